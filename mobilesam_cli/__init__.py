@@ -1,0 +1,1 @@
+"""The ``mobilesam`` command: a thin Typer layer over :mod:`mobilesam_core`."""

@@ -1,0 +1,59 @@
+"""Builds the command line and holds its one error boundary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from mobilesam_cli.commands.eval import evaluate
+from mobilesam_cli.commands.predict import predict
+from mobilesam_cli.commands.train import train
+from mobilesam_cli.errors import report_error
+
+app = typer.Typer(
+    name="mobilesam",
+    help="Fine-tune, evaluate and run MobileSAM: promptable segmentation with a small image encoder.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        from mobilesam_core import __version__
+
+        typer.echo(f"mobilesam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar="MOBILESAM_DEBUG", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["MOBILESAM_DEBUG"] = "1"
+
+
+app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("predict")(predict)
+
+
+def main() -> None:
+    """Run the command line; every error a user can cause ends here as one sentence and an exit code."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get("MOBILESAM_DEBUG"):
+            raise
+        sys.exit(report_error(error))

@@ -1,0 +1,1 @@
+"""One module a command, named after it: parse, call one workflow, show the result."""

@@ -1,0 +1,216 @@
+"""``mobilesam eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mobilesam_cli.model_options import Device, ModelType, Overwrite
+from mobilesam_cli.options import Json, Overrides
+from mobilesam_core.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mobilesam_core.config.data import SetConfig
+    from mobilesam_core.evaluation.summary import ClickFigures
+    from mobilesam_core.evaluation.workflow import CheckpointResult
+
+MaskMode = Literal["binary", "components", "instances", "classes", "per_instance"]
+
+
+def evaluate(
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT...", help="Weight files (.safetensors, .pt), or 'official'.", show_default=False
+        ),
+    ],
+    config: Annotated[
+        str | None, typer.Option("--config", help="Take the data from a training config.", show_default=False)
+    ] = None,
+    split: Annotated[Literal["val", "train"], typer.Option("--split", help="Which set of the config.")] = "val",
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Or: a folder of images, and …", show_default=False)
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="… a folder of masks of the same stems, or …", show_default=False)
+    ] = None,
+    mask_mode: Annotated[MaskMode, typer.Option("--mask-mode", help="What --masks hold.")] = "instances",
+    annotations: Annotated[
+        Path | None, typer.Option("--annotations", help="… a COCO JSON file.", show_default=False)
+    ] = None,
+    prompts: Annotated[str, typer.Option("--prompts", help="Kinds of prompt, of: box, point, clicks.")] = "box,point",
+    clicks: Annotated[int, typer.Option("--clicks", min=1, help="Corrective clicks of 'clicks'.")] = 5,
+    mask_threshold: Annotated[float, typer.Option("--mask-threshold", help="Logits above it are mask.")] = 0.0,
+    max_images: Annotated[
+        int | None, typer.Option("--max-images", min=1, help="Evaluate so many, evenly spread.", show_default="all")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Folder for metrics.json, and per checkpoint objects.csv and worst/*.png.", show_default=False
+        ),
+    ] = None,
+    worst: Annotated[
+        int, typer.Option("--worst", min=0, help="With --out: pictures of so many worst objects a kind of prompt.")
+    ] = 8,
+    overwrite: Overwrite = False,
+    model_type: ModelType = None,
+    device: Device = "auto",
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Measure how good a model's masks are: mIoU, Dice, boundary IoU, overall and by object size.
+
+    Every object counts, at the image's own resolution.
+    'mIoU' is of the mask a user would get: of a single point the best-scored
+    of the model's three masks, else its single-mask output. 'oracle' is the
+    best of the three. 'fill the box' is the trivial answer.
+    Sizes are COCO's: small below 32², medium below 96² pixels.
+
+    [bold]Examples[/]
+
+      mobilesam eval runs/nuclei/run/best.safetensors --config nuclei.yaml
+
+      mobilesam eval a.pt b.pt --images val/images --masks val/masks --prompts box,clicks
+
+      mobilesam eval official --images val2017 --annotations val2017.json --out report
+    """  # fmt: skip
+    data, root = _data(config, split, overrides, images, masks, mask_mode, annotations)
+
+    from mobilesam_cli.console import print_json, reporter
+    from mobilesam_core.evaluation.types import EvalOptions
+    from mobilesam_core.evaluation.workflow import (
+        check_output_folder,
+        evaluate_checkpoints,
+        results_json,
+        write_results,
+    )
+    from mobilesam_core.prediction.device import resolve_device
+
+    kinds = tuple(kind.strip() for kind in prompts.split(","))
+    options = EvalOptions(
+        prompts=kinds,  # type: ignore[arg-type]  # EvalOptions checks them
+        clicks=clicks,
+        mask_threshold=mask_threshold,
+        max_images=max_images,
+    )
+    if out is not None:
+        check_output_folder(out, overwrite)
+    results = evaluate_checkpoints(
+        checkpoints,
+        data,
+        root,
+        options,
+        device=resolve_device(device),
+        model_name=model_type,
+        worst=worst if out is not None else 0,
+        reporter=reporter(),
+    )
+    if out is not None:
+        write_results(results, out)
+    if json:
+        print_json(results_json(results))
+    else:
+        _show(results)
+    failures = results[0].evaluation.failures
+    if failures:
+        raise DataError(
+            f"{len(failures)} files or objects of the data could not be evaluated and are in no figure:\n  "
+            + "\n  ".join(failure.problem for failure in failures),
+            "Repair or remove them.",
+        )
+
+
+def _data(
+    config: str | None,
+    split: Literal["val", "train"],
+    overrides: list[str] | None,
+    images: Path | None,
+    masks: Path | None,
+    mask_mode: MaskMode,
+    annotations: Path | None,
+) -> tuple[SetConfig, Path]:
+    """The data set the options name, and what its paths are relative to."""
+    from mobilesam_core.config.data import CocoConfig, FolderConfig
+    from mobilesam_core.config.loading import load_train_config
+
+    given = [name for name, value in (("--config", config), ("--images", images)) if value is not None]
+    if len(given) != 1:
+        raise UsageError(
+            "Name the data once: " + (" and ".join(given) + " are both given." if given else "none is given."),
+            "Use --config train.yaml, or --images with --masks or --annotations.",
+        )
+    if config is not None:
+        if masks is not None or annotations is not None:
+            raise UsageError("--masks and --annotations go with --images, not with --config.")
+        data = load_train_config(config, overrides or []).data
+        chosen = data.val if split == "val" else data.train
+        if chosen is None:
+            raise UsageError(f"The config '{config}' has no data.val.", "Use --split train, or --images.")
+        return chosen, data.root
+    assert images is not None
+    if overrides:
+        raise UsageError("--set changes a config, but there is no --config.")
+    if (masks is None) == (annotations is None):
+        raise UsageError("--images needs either --masks or --annotations.")
+    if masks is not None:
+        return FolderConfig(format="folder", images=images, masks=masks, mask_mode=mask_mode), Path()
+    assert annotations is not None
+    return CocoConfig(format="coco", images=images, annotations=annotations), Path()
+
+
+def _show(results: Sequence[CheckpointResult]) -> None:
+    from rich.table import Table
+
+    from mobilesam_cli.console import stdout
+
+    summaries = [
+        (result.name, result.evaluation.summary(kind))
+        for result in results
+        for kind in result.evaluation.options.prompts
+    ]
+    # The data, and with them the trivial answer, are the same for all.
+    first = summaries[0][1]
+    table = Table(title=f"{first.objects} objects in {results[0].evaluation.images} images", title_justify="left")
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("prompt")
+    sizes = [f"{size} ({means.objects})" for size, means in first.by_size.items()]
+    for header in ("mIoU", "oracle", "Dice", "boundary", *sizes):
+        table.add_column(header, justify="right")
+    for name, summary in summaries:
+        by_size = [means.miou for means in summary.by_size.values()]
+        figures = [summary.miou, summary.miou_oracle, summary.dice, summary.boundary_iou, *by_size]
+        table.add_row(name, summary.kind, *map(_figure, figures))
+    table.add_section()
+    by_size = [means.fill_box_iou for means in first.by_size.values()]
+    baseline = [first.fill_box_iou, None, first.fill_box_dice, first.fill_box_boundary_iou, *by_size]
+    table.add_row("fill the box", "", *map(_figure, baseline), style="italic")
+    stdout().print(table)
+    clicked = [(name, summary.clicks) for name, summary in summaries if summary.clicks is not None]
+    if clicked:
+        _show_clicks(clicked)
+
+
+def _show_clicks(clicked: Sequence[tuple[str, ClickFigures]]) -> None:
+    from rich.table import Table
+
+    from mobilesam_cli.console import stdout
+
+    first = clicked[0][1]
+    table = Table(title="mIoU after each click, and clicks to reach an IoU", title_justify="left")
+    table.add_column("checkpoint", overflow="fold")
+    clicks = [str(n) for n in range(1, len(first.iou_after) + 1)]
+    for header in (*clicks, *(f"NoC@{target}" for target in first.noc)):
+        table.add_column(header, justify="right")
+    for name, figures in clicked:
+        counts = [f"{figures.noc[t]:.2f} ({figures.reached[t]:.0%} reach it)" for t in figures.noc]
+        table.add_row(name, *map(_figure, figures.iou_after), *counts)
+    stdout().print(table)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

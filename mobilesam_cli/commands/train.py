@@ -1,0 +1,76 @@
+"""``mobilesam train``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobilesam_cli.options import Json, Overrides
+
+if TYPE_CHECKING:
+    from mobilesam_core.training.workflow import TrainResult
+
+
+def train(
+    config: Annotated[
+        str, typer.Argument(help="A YAML config, or the name of a packaged one ('quickstart').", show_default=False)
+    ],
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run of this config where it stopped, bit for bit.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a model on images and masks, as a YAML config says.
+
+    Writes checkpoints, metrics and overlays to output_dir/project/run/. Ctrl-C saves and stops; --resume goes on.
+
+    [bold]Examples[/]
+
+      mobilesam train quickstart
+
+      mobilesam train my.yaml --set data.root=/data/nuclei --set optim.lr=1e-4
+
+      mobilesam train my.yaml --resume
+    """
+    from mobilesam_cli.console import print_json, reporter
+    from mobilesam_core.config.loading import load_train_config
+
+    settings = load_train_config(config, overrides or [])
+    # Torch takes seconds to import: not before the config is known to be right.
+    from mobilesam_core.training.workflow import train as run_training
+
+    result = run_training(settings, resume=resume, reporter=reporter())
+    if json:
+        print_json(_as_json(result))
+    else:
+        _show(result)
+
+
+def _as_json(result: TrainResult) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {name: value if isinstance(value, int | float | dict | None) else str(value)
+            for name, value in asdict(result).items()}  # fmt: skip
+
+
+def _show(result: TrainResult) -> None:
+    from rich.table import Table
+
+    from mobilesam_cli.console import stdout
+
+    table = Table(title="Validation after the last epoch", title_justify="left")
+    table.add_column("prompt")
+    for name in ("mIoU", "Dice", "fill the box"):
+        table.add_column(name, justify="right")
+    metrics = result.metrics
+    if metrics:
+        table.add_row("box", *(f"{metrics[key]:.3f}" for key in ("box_miou", "box_dice", "fill_box_miou")))
+        table.add_row("one point", *(f"{metrics[key]:.3f}" for key in ("point_miou", "point_dice")), "")
+        stdout().print(table)
+    memory = f", peak memory {result.peak_memory_mb / 1024:.1f} GiB" if result.peak_memory_mb else ""
+    stdout().print(f"{result.steps} steps in {result.seconds:.0f} s{memory}")
+    best = f" (epoch {result.best_epoch})" if result.best_epoch else ""
+    stdout().print(f"best{best}: {result.best}", soft_wrap=True)
+    stdout().print(f"last: {result.last}", soft_wrap=True)

@@ -1,0 +1,17 @@
+"""Options of the commands that run a trained model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"],
+    typer.Option("--device", help="Where to compute; auto is CUDA where there is a device for it, else the CPU."),
+]
+ModelType = Annotated[
+    Literal["vit_t", "vit_b", "vit_l", "vit_h", "vit_nano"] | None,
+    typer.Option("--model-type", help="The architecture of weights that do not tell theirs.", show_default=False),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")]

@@ -1,0 +1,1 @@
+"""Weights on disk: key names, safe reading and writing, download, and the state of a run."""

@@ -1,0 +1,86 @@
+"""The state of a run: all that is needed to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mobilesam_core.checkpoints.weights import torch_bytes
+from mobilesam_core.errors import CheckpointError
+from mobilesam_core.files import atomic_path
+
+
+@dataclass
+class Position:
+    """Where a run stands; always between two optimizer steps.
+
+    epoch: counted from 0; ``batch``: batches of it that are done; ``step``: optimizer steps done in all.
+    trained: the epoch's last step is done and its validation is due.
+    best, best_epoch, stale: best value of the validation metric, its epoch, and validations since.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    trained: bool = False
+    best: float | None = None
+    best_epoch: int | None = None
+    stale: int = 0
+
+
+def save_state(path: Path, position: Position, config_json: str, parts: dict[str, Any]) -> None:
+    """Write position, config, RNG and the ``state_dict()`` of every part to ``path``, atomically.
+
+    The file holds the weights too: a state and weights in two files could belong to two moments.
+    """
+    state: dict[str, Any] = {
+        "position": asdict(position),
+        "config": config_json,
+        "rng": _rng_state(),
+        "parts": {name: part.state_dict() for name, part in parts.items()},
+    }
+    data = torch_bytes(state)  # through memory, since torch.save does not say that a disk is full
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a file of :func:`save_state`, tensors on the CPU; nothing in it is executed.
+
+    Raises:
+        CheckpointError: there is no such file, or it is none of ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is nothing to resume: {path} does not exist.", "Start without --resume.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        Position(**state["position"])
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is not the state of a run ({type(error).__name__}).",
+            "Start a new run from its last.safetensors with model.checkpoint.",
+        ) from error
+    return dict(state)
+
+
+def restore_state(state: dict[str, Any], parts: dict[str, Any]) -> Position:
+    """Load a state into the parts it was saved from, and into the random generators; returns the position."""
+    for name, part in parts.items():
+        part.load_state_dict(state["parts"][name])
+    rng: dict[str, Tensor] = state["rng"]
+    torch.set_rng_state(rng["cpu"])
+    if "cuda" in rng and torch.cuda.is_available():
+        torch.cuda.set_rng_state(rng["cuda"])
+    return Position(**state["position"])
+
+
+def _rng_state() -> dict[str, Tensor]:
+    # Data and prompts draw from generators seeded by (seed, epoch, index); only torch's own remain.
+    rng = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        rng["cuda"] = torch.cuda.get_rng_state()
+    return rng

@@ -1,0 +1,110 @@
+"""The ``data:`` section: where images and masks are and how training sees them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mobilesam_core.config.base import Config
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class FolderConfig(Config):
+    """Images beside mask images of the same stem, or beside a folder of masks named after the stem."""
+
+    format: Literal["folder"]
+    images: Path
+    """Folder of images, relative to ``data.root``."""
+    masks: Path
+    """Folder of masks: ``<stem>.png`` (any mode but ``per_instance``) or ``<stem>/*.png`` (``per_instance``)."""
+    mask_mode: Literal["binary", "components", "instances", "classes", "per_instance"]
+    """``binary``: all that is not 0 is one object. ``components``: each connected component is an object.
+    ``instances``: each id but 0 is an object. ``classes``: each class index but 0 is an object.
+    ``per_instance``: each file of ``masks/<stem>/`` is one object."""
+    ignore_index: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """With ``classes``: an index that is no object (often 255)."""
+
+    @model_validator(mode="after")
+    def _ignores_a_class(self) -> FolderConfig:
+        if self.ignore_index is not None and self.mask_mode != "classes":
+            raise ValueError(f"ignore_index goes with mask_mode 'classes', not '{self.mask_mode}'")
+        return self
+
+
+class CocoConfig(Config):
+    """COCO instance JSON: polygons, compressed and uncompressed RLE."""
+
+    format: Literal["coco"]
+    images: Path
+    """Folder of images, relative to ``data.root``."""
+    annotations: Path
+    """The JSON file, relative to ``data.root``."""
+    crowd: Literal["skip", "keep"] = "skip"
+    """What to do with ``iscrowd`` regions: they cover many objects, so they are left out by default."""
+
+
+class ShapesConfig(Config):
+    """Procedurally drawn shapes: no files needed."""
+
+    format: Literal["shapes"]
+    count: Annotated[int, Field(ge=1)] = 256
+    """Images in an epoch."""
+    size: Annotated[int, Field(ge=32, le=4096)] = 256
+    """Side of the drawn images in pixels."""
+    max_shapes: Annotated[int, Field(ge=1, le=256)] = 12
+    """At most so many shapes in an image."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Images are a function of this seed and their index alone."""
+
+
+SetConfig = Annotated[FolderConfig | CocoConfig | ShapesConfig, Field(discriminator="format")]
+
+
+class AugmentConfig(Config):
+    """Random changes of training images, applied to image and masks alike. Off unless asked for."""
+
+    crop: Annotated[int, Field(ge=16)] | None = None
+    """Side in image pixels of a square crop, placed on a random object and scaled to the model's input.
+    Smaller than the images, it magnifies small objects."""
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
+    """Scale jitter: the view is magnified by a factor drawn (log-uniformly) from this range."""
+    horizontal_flip: Probability = 0.0
+    vertical_flip: Probability = 0.0
+    transpose: Probability = 0.0
+    """Chance of swapping x and y: with both flips, all eight orientations occur."""
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Colour jitter as in torchvision's ColorJitter: a factor from [1 - value, 1 + value]."""
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
+    saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[0] > value[1]:
+            raise ValueError("the first value must not exceed the second")
+        return value
+
+
+class DataConfig(Config):
+    """Training and validation data."""
+
+    root: Path = Path()
+    """Prefix of every path of the sets below; itself relative to the working directory."""
+    train: SetConfig
+    val: SetConfig | None = None
+    """Without a validation set, ``best`` is the last checkpoint."""
+    max_objects: Annotated[int, Field(ge=1)] = 16
+    """At most so many objects of an image in one step, drawn at random."""
+    min_object_area: Annotated[int, Field(ge=1)] = 4
+    """Objects of fewer pixels in the input frame are not trained on (evaluation counts every object)."""
+    augment: AugmentConfig = AugmentConfig()
+    workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that prepare batches ahead of the step (null: 1 on two cores, up to 8 on more)."""
+    verify: bool = True
+    """Read every file once before training, so that a bad one is found now and not after an hour."""
+    on_bad_file: Literal["stop", "skip"] = "stop"
+    """``stop`` lists all bad files and ends; ``skip`` lists them and trains on the others."""

@@ -1,0 +1,39 @@
+"""The ``optim:`` section."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from mobilesam_core.config.base import Config
+
+
+class OptimConfig(Config):
+    """AdamW with a polynomial decay. Steps are optimizer steps: accumulated batches count once."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    """Peak learning rate."""
+    end_lr: Annotated[float, Field(ge=0)] = 0.0
+    """Learning rate of the last step, reached exactly."""
+    power: Annotated[float, Field(gt=0)] = 1.0
+    """Exponent of the decay; 1 is linear."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Linear warm-up from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Applied to weight matrices and kernels; never to norms, biases, attention biases or embeddings."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Each encoder block learns this factor slower than the one above it (null: all alike)."""
+    batch_size: Annotated[int, Field(ge=1)] = 2
+    """Images in a batch; each brings up to ``data.max_objects`` objects."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches summed into one optimizer step."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Gradients are scaled down to this norm (null: not clipped)."""
+
+    @model_validator(mode="after")
+    def _decays(self) -> OptimConfig:
+        if self.end_lr > self.lr:
+            raise ValueError("end_lr must not exceed lr")
+        return self

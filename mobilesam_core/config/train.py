@@ -1,0 +1,91 @@
+"""The ``train:`` section and the whole tree of ``mobilesam train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mobilesam_core.config.base import Config
+from mobilesam_core.config.data import DataConfig
+from mobilesam_core.config.loss import LossConfig
+from mobilesam_core.config.model import ModelConfig
+from mobilesam_core.config.optim import OptimConfig
+from mobilesam_core.config.prompts import PromptConfig
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class FreezeConfig(Config):
+    """Parts that do not learn. A frozen part stays in evaluation mode, BatchNorm included."""
+
+    image_encoder: bool = False
+    prompt_encoder: bool = False
+    mask_decoder: bool = False
+
+
+class ValidationConfig(Config):
+    """What is measured after each epoch, with fixed prompts: each object's box, and one point at its centre."""
+
+    every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between validations; the last epoch is always validated."""
+    max_images: Annotated[int, Field(ge=1)] | None = None
+    """Validate on the first so many images (null: all)."""
+    max_objects: Annotated[int, Field(ge=1)] | None = None
+    """At most so many objects an image, evenly spread (null: all)."""
+    metric: Literal["miou", "box_miou", "point_miou", "loss"] = "miou"
+    """What ``best`` means: ``miou`` is the mean of box and one-point mIoU."""
+    overlays: Annotated[int, Field(ge=0)] = 4
+    """Pictures of so many validation images each time."""
+
+
+class RunConfig(Config):
+    """How long, on what, and where to."""
+
+    project: Name = "mobilesam"
+    run: Name = "run"
+    output_dir: Path = Path("runs")
+    """Results go to ``output_dir/project/run/``."""
+    on_taken: Literal["refuse", "number"] = "refuse"
+    """When that folder holds a run already: refuse to start, or add a number to the name."""
+    epochs: Annotated[int, Field(ge=1)] = 10
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after so many optimizer steps, even inside an epoch; the learning rate is planned for it."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    """``bf16`` and ``fp16`` are mixed precision: weights stay in float32."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of the step (null: all cores)."""
+    freeze: FreezeConfig = FreezeConfig()
+    batch_norm: Literal["frozen", "train"] | None = None
+    """BatchNorm of the parts that learn: keep its statistics, or update them (null: ``frozen`` when starting
+    from weights, ``train`` from random ones)."""
+    validation: ValidationConfig = ValidationConfig()
+    checkpoint_every: Annotated[int, Field(ge=1)] | None = None
+    """Also keep ``step_N`` every so many optimizer steps."""
+    early_stop: Annotated[int, Field(ge=1)] | None = None
+    """Stop after so many validations without an improvement."""
+    log_every: Annotated[int, Field(ge=1)] = 10
+    """Optimizer steps between two lines of ``metrics.jsonl``."""
+
+
+class TrainConfig(Config):
+    """All of ``mobilesam train``."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    prompts: PromptConfig = PromptConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    train: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        freeze = self.train.freeze
+        if freeze.image_encoder and freeze.prompt_encoder and freeze.mask_decoder:
+            raise ValueError("train.freeze freezes all three parts: nothing would learn")
+        if self.data.val is None and self.train.early_stop is not None:
+            raise ValueError("train.early_stop needs a validation set (data.val)")
+        return self

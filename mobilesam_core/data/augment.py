@@ -1,0 +1,60 @@
+"""Random changes of an image and its masks, by torchvision's joint transforms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from mobilesam_core.config.data import AugmentConfig
+from mobilesam_core.ops.resize import to_tensor
+
+
+class Augment:
+    """Flips, transposition and colour jitter, as the config asks; crop and scale are the view's."""
+
+    def __init__(self, config: AugmentConfig) -> None:
+        changes: list[Any] = []
+        if config.horizontal_flip:
+            changes.append(v2.RandomHorizontalFlip(config.horizontal_flip))
+        if config.vertical_flip:
+            changes.append(v2.RandomVerticalFlip(config.vertical_flip))
+        if config.transpose:
+            changes.append(_RandomTranspose(config.transpose))
+        if config.brightness or config.contrast or config.saturation or config.hue:
+            changes.append(v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue))
+        self._change = v2.Compose(changes) if changes else None
+
+    def __call__(self, image: np.ndarray, masks: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Change an ``(H, W)`` or ``(H, W, 3)`` uint8 image and its ``(K, H, W)`` bool masks alike.
+
+        A function of its arguments: torch's global random state, which torchvision draws from, is put back.
+        """
+        if self._change is None:
+            return image, masks
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would reseed the accelerators too.
+            torch.default_generator.manual_seed(seed)
+            changed, changed_masks = self._change(
+                tv_tensors.Image(to_tensor(image)), tv_tensors.Mask(torch.from_numpy(masks))
+            )
+        planes = changed.numpy().transpose(1, 2, 0)
+        pixels = planes if image.ndim == 3 else planes[..., 0]
+        return np.ascontiguousarray(pixels), np.ascontiguousarray(changed_masks.numpy())
+
+
+class _RandomTranspose(nn.Module):
+    """Swap x and y with probability ``p``; torchvision has no such transform."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if torch.rand(()) >= self.p:
+            return inputs
+        return tuple(tv_tensors.wrap(each.mT, like=each) for each in inputs)

@@ -1,0 +1,169 @@
+"""COCO instance annotations: polygons, compressed and plain RLE, crowd regions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mobilesam_core.config.data import CocoConfig
+from mobilesam_core.data.folder import require_folder
+from mobilesam_core.data.reading import read_oriented, upright
+from mobilesam_core.data.sample import Sample
+from mobilesam_core.errors import DataError
+from mobilesam_core.ops.masks import RleMasks
+from mobilesam_core.ops.rle import compress_rle, decode_rle, encode_rle, polygons_to_rle, rle_areas
+
+Kinds = type | tuple[type, ...]
+
+_NOT_COCO = "It must be COCO instance JSON: an object with the lists `images` and `annotations`."
+_IMAGE_KEYS: Mapping[str, Kinds] = {"id": (int, str), "file_name": str, "height": int, "width": int}
+_ANNOTATION_KEYS: Mapping[str, Kinds] = {"id": (int, str), "image_id": (int, str), "category_id": int}
+
+
+class CocoSource:
+    """The images of a COCO file that have objects, in the file's order; labels are its category ids.
+
+    Images without annotations are normal in COCO and are left out; ``unannotated`` counts them. What is
+    wrong with the file as a whole raises here; with one image or annotation, when that is read.
+
+    Raises:
+        DataError: a folder or the JSON is missing or unusable, an entry lacks what COCO demands, an
+            annotation refers to no image, or none of the image files is there.
+    """
+
+    def __init__(self, config: CocoConfig, root: Path, channels: int = 3) -> None:
+        self._folder = require_folder(root / config.images, "images")
+        self._file = root / config.annotations
+        self._channels = channels
+        content = _read_json(self._file)
+        images = _index_images(content["images"], self._file)
+        annotations: dict[Any, list[Mapping[str, Any]]] = {image_id: [] for image_id in images}
+        strays = []
+        for place, annotation in enumerate(content["annotations"]):
+            _require_entry(annotation, _ANNOTATION_KEYS, f"annotations[{place}]", self._file)
+            if annotation["image_id"] not in annotations:
+                strays.append(annotation)
+            elif config.crowd == "keep" or not annotation.get("iscrowd"):
+                annotations[annotation["image_id"]].append(annotation)
+        if strays:
+            first = strays[0]
+            raise DataError(
+                f"{self._file}: {len(strays)} of its annotations refer to an image that is not listed, "
+                f"first annotation {first['id']} to image {first['image_id']!r}.",
+                "Add the images to its `images` list or remove the annotations.",
+            )
+        self._records = [(images[key], found) for key, found in annotations.items() if found]
+        self.unannotated = len(images) - len(self._records)
+        if not self._records:
+            raise DataError(f"{self._file} annotates no object.", "Check `annotations` of the data set.")
+        if not any((self._folder / image["file_name"]).exists() for image, _ in self._records):
+            raise DataError(
+                f"None of the {len(self._records)} images that {self._file} names is in {self._folder}.",
+                "Check `images` of the data set and `data.root`.",
+            )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def describe(self, index: int) -> str:
+        return str(self._folder / self._records[index][0]["file_name"])
+
+    def __getitem__(self, index: int) -> Sample:
+        record, annotations = self._records[index]
+        path = self._folder / record["file_name"]
+        image, orientation = read_oriented(path, self._channels)
+        shape = (image.shape[0], image.shape[1])
+        stated = (record["height"], record["width"])
+        # Some tools annotate the pixels as stored, before the rotation that EXIF asks for.
+        turned = stated != shape and orientation in (5, 6, 7, 8) and stated == shape[::-1]
+        if stated != shape and not turned:
+            raise DataError(
+                f"{path} is {shape[1]} x {shape[0]} pixels, {self._file} says {stated[1]} x {stated[0]}.",
+                "The annotations belong to another version of the image.",
+            )
+        rles, labels, problems = [], [], []
+        for annotation in annotations:
+            try:
+                rle = _read_segmentation(annotation, stated)
+            except ValueError as error:
+                problems.append(f"annotation {annotation['id']} {error}")
+                continue
+            if rle is not None:
+                rles.append(encode_rle(upright(decode_rle(rle), orientation)) if turned else rle)
+                labels.append(annotation["category_id"])
+        if problems:
+            raise DataError(
+                f"{self._file}, image {record['file_name']}: {'; '.join(problems)}.",
+                "Correct or remove what is listed.",
+            )
+        if not rles:
+            raise DataError(
+                f"{self._file}, image {record['file_name']}: no object covers a single pixel.",
+                "Remove the image or its annotations.",
+            )
+        return Sample(record["file_name"], image, RleMasks(rles, shape, labels), str(path))
+
+
+def _read_segmentation(annotation: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, Any] | None:
+    """The compressed RLE of one annotation, or None for a polygon that covers no pixel (COCO has a few).
+
+    Raises:
+        ValueError: its segmentation cannot be used; the text finishes "annotation 7 ...".
+    """
+    segmentation = annotation.get("segmentation")
+    if not segmentation:
+        raise ValueError("has no segmentation")
+    if isinstance(segmentation, list):
+        rle = polygons_to_rle(segmentation, *shape)
+        return rle if rle_areas([rle])[0] else None
+    if not isinstance(segmentation, dict):
+        raise ValueError("has a segmentation that is neither polygons nor RLE")
+    rle = compress_rle(segmentation)
+    if rle["size"] != list(shape):
+        raise ValueError(f"is an RLE of size {rle['size']} where the image's is {list(shape)}")
+    if not rle_areas([rle])[0]:
+        raise ValueError("is an RLE of no pixel")
+    return rle
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise DataError(
+            f"The annotation file {path} does not exist.",
+            "Check `annotations` of the data set and `data.root`.",
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{path} is not JSON: {error}.", _NOT_COCO) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not COCO: its top level is no object.", _NOT_COCO)
+    for key in ("images", "annotations"):
+        if not isinstance(content.get(key), list):
+            state = "is not a list" if key in content else "is missing"
+            raise DataError(f"{path} is not COCO: `{key}` {state}.", _NOT_COCO)
+    return content
+
+
+def _index_images(images: list[Any], path: Path) -> dict[Any, Mapping[str, Any]]:
+    index: dict[Any, Mapping[str, Any]] = {}
+    for place, image in enumerate(images):
+        _require_entry(image, _IMAGE_KEYS, f"images[{place}]", path)
+        if image["id"] in index:
+            raise DataError(f"{path}: image id {image['id']!r} occurs twice.", "Give each image its own id.")
+        index[image["id"]] = image
+    return index
+
+
+def _require_entry(entry: Any, keys: Mapping[str, Kinds], place: str, path: Path) -> None:
+    if not isinstance(entry, dict):
+        raise DataError(f"{path} is not COCO: {place} is no object.", _NOT_COCO)
+    for key, kind in keys.items():
+        if key not in entry:
+            raise DataError(f"{path} is not COCO: {place} has no `{key}`.", _NOT_COCO)
+        if not isinstance(entry[key], kind):
+            raise DataError(f"{path} is not COCO: `{key}` of {place} is {entry[key]!r}.", _NOT_COCO)

@@ -1,0 +1,126 @@
+"""Images beside mask images: the layouts people make by hand and most tools export."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from mobilesam_core.config.data import FolderConfig
+from mobilesam_core.data.reading import list_images, read_binary_mask, read_label_map, read_oriented
+from mobilesam_core.data.sample import Sample, path_key
+from mobilesam_core.errors import DataError
+from mobilesam_core.ops.masks import InstanceMasks, LabelMapMasks, RleMasks
+from mobilesam_core.ops.rle import encode_rle
+
+_LISTED = 50  # names in one message; more would hide what it says
+
+
+class FolderSource:
+    """Pairs of an image and a mask file (or a folder of mask files) of the same stem, sorted by file name.
+
+    Raises:
+        DataError: a folder is missing, there is no image, or images and masks do not pair up; the message
+            lists the stems.
+    """
+
+    def __init__(self, config: FolderConfig, root: Path, channels: int = 3) -> None:
+        self._images = require_folder(root / config.images, "images")
+        self._mode = config.mask_mode
+        self._ignore_index = config.ignore_index
+        self._channels = channels
+        masks = require_folder(root / config.masks, "masks")
+        images = list_images(self._images)
+        if not images:
+            raise DataError(
+                f"The folder {self._images} holds no image.",
+                "Check `images` of the data set and `data.root`.",
+            )
+        if self._mode == "per_instance":
+            found = sorted(path for path in masks.iterdir() if path.is_dir() and not path.name.startswith("."))
+            self._pairs = _pair(images, found, masks, [path.name for path in found])
+        else:
+            found = list_images(masks)
+            self._pairs = _pair(images, found, masks, [path.stem for path in found])
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def describe(self, index: int) -> str:
+        return str(self._pairs[index][0])
+
+    def __getitem__(self, index: int) -> Sample:
+        image_path, mask_path = self._pairs[index]
+        image, orientation = read_oriented(image_path, self._channels)
+        masks = self._read_masks(mask_path, (image.shape[0], image.shape[1]), orientation)
+        return Sample(path_key(image_path, self._images), image, masks, str(image_path))
+
+    def _read_masks(self, path: Path, shape: tuple[int, int], orientation: int) -> InstanceMasks:
+        if self._mode == "per_instance":
+            return _read_instances(path, shape, orientation)
+        if self._mode in ("binary", "components"):
+            label_map: np.ndarray = read_binary_mask(path, shape, orientation).astype(np.uint8)
+            if self._mode == "components":
+                label_map = cv2.connectedComponents(label_map)[1]  # 8-connected
+        else:
+            label_map = read_label_map(path, shape, orientation)
+            if self._mode == "classes" and self._ignore_index is not None:
+                label_map = np.where(label_map == self._ignore_index, 0, label_map)
+        masks = LabelMapMasks(label_map)
+        if len(masks) == 0:
+            raise _empty(path)
+        return masks
+
+
+def require_folder(path: Path, key: str) -> Path:
+    """``path``, which the config's ``key`` names, if it is a folder; else a DataError."""
+    if not path.is_dir():
+        problem = "is not a folder" if path.exists() else "does not exist"
+        raise DataError(f"The folder {path} {problem}.", f"Check `{key}` of the data set and `data.root`.")
+    return path
+
+
+def _read_instances(folder: Path, shape: tuple[int, int], orientation: int) -> InstanceMasks:
+    files = list_images(folder)
+    if not files:
+        raise DataError(f"The folder {folder} holds no mask.", "Add its masks, or remove it and its image.")
+    rles = []
+    for path in files:
+        mask = read_binary_mask(path, shape, orientation)
+        if not mask.any():
+            raise _empty(path)
+        rles.append(encode_rle(mask))
+    return RleMasks(rles, shape, labels=np.arange(1, len(rles) + 1))
+
+
+def _empty(path: Path) -> DataError:
+    return DataError(f"{path} is empty: it marks no object.", "Remove it with its image, or mark the object.")
+
+
+def _pair(images: list[Path], masks: list[Path], folder: Path, stems: list[str]) -> list[tuple[Path, Path]]:
+    """Images with the masks of their stems; ``stems`` are those of ``masks``, which lie in ``folder``."""
+    image_stems = [path.stem for path in images]
+    image_counts, mask_counts = Counter(image_stems), Counter(stems)
+    problems = {
+        "images without a mask": image_counts.keys() - mask_counts.keys(),
+        "masks without an image": mask_counts.keys() - image_counts.keys(),
+        "stems of several images": {stem for stem, count in image_counts.items() if count > 1},
+        "stems of several masks": {stem for stem, count in mask_counts.items() if count > 1},
+    }
+    found = [f"{what} ({len(names)}): {_listing(names)}" for what, names in problems.items() if names]
+    if found:
+        raise DataError(
+            f"{images[0].parent} and {folder} do not pair up: {'; '.join(found)}.",
+            "An image and its mask have the same file name up to the suffix: add or remove what is listed.",
+        )
+    by_stem = dict(zip(stems, masks, strict=True))
+    return [(path, by_stem[path.stem]) for path in images]
+
+
+def _listing(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    more = len(ordered) - _LISTED
+    return ", ".join(ordered[:_LISTED]) + (f" and {more} more" if more > 0 else "")

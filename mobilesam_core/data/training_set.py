@@ -1,0 +1,119 @@
+"""From samples of any format to batches the model trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mobilesam_core.config.data import DataConfig
+from mobilesam_core.config.prompts import PromptConfig
+from mobilesam_core.data.augment import Augment
+from mobilesam_core.data.sample import Batch, SampleSource
+from mobilesam_core.data.view import View, choose_objects, choose_view
+from mobilesam_core.ops.masks import mask_coverage, resize_masks
+from mobilesam_core.ops.resize import pad_to_frame, resize_image, to_tensor
+from mobilesam_core.prompts.sampling import sample_prompt
+from mobilesam_core.prompts.types import Prompt, prompt_tensors
+
+# Set apart the random streams that one seed feeds; numpy hashes them into unrelated states.
+ITEM_STREAM, ORDER_STREAM = 0, 1
+
+
+@dataclass(frozen=True)
+class FramedSample:
+    """One augmented image in the model's input frame, and K of its objects.
+
+    image: ``(C, h, w)`` uint8, not padded; h and w are at most ``frame_size``.
+    prompts: K prompts in pixels of the frame.
+    targets: ``(K, L, L)`` float32 in [0, 1]: the share of each cell of the loss grid, which covers the
+        whole padded frame, that the object covers.
+    source: names the image, for messages.
+    """
+
+    image: Tensor
+    frame_size: int
+    prompts: list[Prompt]
+    targets: Tensor
+    source: str
+
+
+class TrainingSet(Dataset[FramedSample]):
+    """Views of a source's images with prompts and targets: a pure function of ``(seed, epoch, index)``.
+
+    Indexed by ``index`` (in the epoch last given to :meth:`set_epoch`) or by ``(epoch, index)``.
+
+    Args:
+        image_size: side S of the model's square input frame in pixels.
+        loss_size: side L of the grid on which masks are compared.
+
+    Raises:
+        DataError: from ``__getitem__``, when a file cannot be used or none of its objects is large enough.
+    """
+
+    def __init__(
+        self,
+        source: SampleSource,
+        data: DataConfig,
+        prompts: PromptConfig,
+        image_size: int,
+        loss_size: int,
+        seed: int,
+    ) -> None:
+        self._source = source
+        self._data = data
+        self._prompts = prompts
+        self._image_size = image_size
+        self._loss_size = loss_size
+        self._seed = seed
+        self._epoch = 0
+        self._augment = Augment(data.augment)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of plain indices."""
+        self._epoch = epoch
+
+    def __getitem__(self, index: int | tuple[int, int]) -> FramedSample:
+        epoch, place = index if isinstance(index, tuple) else (self._epoch, index)
+        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(ITEM_STREAM, epoch, place)))
+        sample = self._source[place]
+        view = choose_view(sample, self._data, self._image_size, rng)
+        left, top, right, bottom = view.window
+        masks = choose_objects(sample.masks, view, self._data, rng)
+        image = sample.image[top:bottom, left:right]
+        if view.factor < 1:  # augment where there are fewer pixels
+            image, masks = self._into_frame(image, masks, view)
+        image, masks = self._augment(image, masks, int(rng.integers(2**63)))
+        if view.factor >= 1:
+            image, masks = self._into_frame(image, masks, view)
+        return FramedSample(
+            image=to_tensor(image),
+            frame_size=self._image_size,
+            prompts=[sample_prompt(mask, self._prompts, rng) for mask in masks],
+            targets=torch.from_numpy(mask_coverage(masks, self._image_size, self._loss_size)),
+            source=sample.source,
+        )
+
+    def _into_frame(self, image: np.ndarray, masks: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
+        frame = view.frame(image.shape[0], image.shape[1], self._image_size)
+        return resize_image(image, frame), resize_masks(masks, frame.scaled)
+
+
+def collate(samples: Sequence[FramedSample]) -> Batch:
+    """Pad the images to their frame and line up all their objects."""
+    counts = torch.tensor([len(sample.prompts) for sample in samples])
+    return Batch(
+        images=torch.stack([pad_to_frame(sample.image, sample.frame_size) for sample in samples]),
+        sizes=torch.tensor([sample.image.shape[-2:] for sample in samples]),
+        image_index=torch.repeat_interleave(torch.arange(len(samples)), counts),
+        prompts=prompt_tensors([prompt for sample in samples for prompt in sample.prompts]),
+        targets=torch.cat([sample.targets for sample in samples]),
+        sources=[sample.source for sample in samples],
+    )

@@ -1,0 +1,108 @@
+"""Which part of an image training looks at, and how large."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mobilesam_core.config.data import AugmentConfig, DataConfig
+from mobilesam_core.data.sample import Sample
+from mobilesam_core.errors import DataError
+from mobilesam_core.ops.boxes import box_areas, clip_boxes
+from mobilesam_core.ops.masks import InstanceMasks, Window
+from mobilesam_core.ops.resize import Frame
+
+
+@dataclass(frozen=True)
+class View:
+    """A window of an image, magnified by ``factor`` on its way into the frame.
+
+    anchor: the object it was placed on; it is trained on in any case.
+    """
+
+    window: Window
+    factor: float
+    anchor: int
+
+    def frame(self, height: int, width: int, size: int) -> Frame:
+        """How the window, ``height`` x ``width`` (transposing swaps them), lies in a frame of ``size``."""
+        scaled = [max(1, min(size, int(side * self.factor + 0.5))) for side in (height, width)]
+        return Frame((height, width), (scaled[0], scaled[1]), size)
+
+
+def check_trainable(sample: Sample, data: DataConfig, size: int) -> None:
+    """Raise a DataError if no object can reach ``data.min_object_area`` in a frame of ``size`` pixels.
+
+    The same test as training's, for the largest magnification the config allows.
+    """
+    shape, augment = sample.masks.shape, data.augment
+    factor = max(size / max(sides) for sides in (_sides(shape, augment, augment.scale[1]), shape))
+    area = sample.masks.areas.max() * factor**2
+    if area < data.min_object_area:
+        raise DataError(
+            f"{sample.source}: the largest object covers {area:.1f} pixels of the model's input.",
+            f"Less than data.min_object_area ({data.min_object_area}) is not trained on: raise "
+            "model.image_size, magnify with data.augment.crop, lower the limit, or remove the image.",
+        )
+
+
+def choose_view(sample: Sample, data: DataConfig, size: int, rng: np.random.Generator) -> View:
+    """Draw the scale jitter, an object large enough at that scale, and a window on it.
+
+    An object that fits is seen whole. When the drawn scale leaves none large enough, the largest scale is
+    taken, and at last the whole image.
+
+    Raises:
+        DataError: see :func:`check_trainable`.
+    """
+    check_trainable(sample, data, size)
+    masks, augment = sample.masks, data.augment
+    low, high = augment.scale
+    drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
+    choices = (_sides(masks.shape, augment, drawn), _sides(masks.shape, augment, high), masks.shape)
+    sides = next(each for each in choices if masks.areas.max() * (size / max(each)) ** 2 >= data.min_object_area)
+    factor = size / max(sides)
+    anchor = int(rng.choice(np.flatnonzero(masks.areas * factor**2 >= data.min_object_area)))
+    return View(_place(masks, anchor, sides, rng), factor, anchor)
+
+
+def choose_objects(masks: InstanceMasks, view: View, data: DataConfig, rng: np.random.Generator) -> np.ndarray:
+    """``(K, h, w)`` bool masks, in the window, of the anchor and of others that show enough there."""
+    in_window = box_areas(clip_boxes(masks.boxes, view.window)) * view.factor**2 >= data.min_object_area
+    in_window[view.anchor] = False
+    others = rng.permutation(np.flatnonzero(in_window))[: data.max_objects - 1]
+    chosen = masks.dense([view.anchor, *others], view.window)
+    large_enough = np.count_nonzero(chosen, axis=(1, 2)) * view.factor**2 >= data.min_object_area
+    large_enough[0] = True  # of an anchor larger than the window only a part need be seen
+    return chosen[large_enough]
+
+
+def _sides(shape: tuple[int, int], augment: AugmentConfig, scale: float) -> tuple[float, float]:
+    """Height and width, in pixels of an image of ``shape``, that fill the frame at ``scale``."""
+    height, width = (augment.crop, augment.crop) if augment.crop else shape
+    return height / scale, width / scale
+
+
+def _place(masks: InstanceMasks, anchor: int, sides: tuple[float, float], rng: np.random.Generator) -> Window:
+    box = masks.boxes[anchor].astype(int)
+    height, width = (min(extent, max(1, round(side))) for extent, side in zip(masks.shape, sides, strict=True))
+    pixel = (0, 0)
+    if box[3] - box[1] > height or box[2] - box[0] > width:
+        rows, columns = np.nonzero(masks.dense([anchor])[0])
+        picked = rng.integers(len(rows))
+        pixel = (int(rows[picked]), int(columns[picked]))
+    top = _start(box[1], box[3], pixel[0], height, masks.shape[0], rng)
+    left = _start(box[0], box[2], pixel[1], width, masks.shape[1], rng)
+    return left, top, left + width, top + height
+
+
+def _start(low: int, high: int, pixel: int, side: int, extent: int, rng: np.random.Generator) -> int:
+    """Where a window of ``side`` begins that holds ``low`` to ``high``, or else ``pixel`` near its middle."""
+    if high - low <= side:
+        first, last = high - side, low
+    else:
+        first, last = pixel - 3 * side // 4, pixel - side // 4
+    first, last = (min(max(0, start), extent - side) for start in (first, last))
+    return int(rng.integers(first, last + 1))

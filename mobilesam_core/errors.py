@@ -1,0 +1,72 @@
+"""What a user can cause, and what the command line exits with.
+
+::
+
+    MobileSamError              1  the work failed
+    ├── UsageError              2  wrong use: arguments, options, files named on the command line
+    │   ├── ConfigError         2  a YAML file or a --set override
+    │   └── PromptError         2  a point, box or mask that cannot be used
+    ├── DataError               1  an image, mask or annotation file
+    ├── CheckpointError         1  weights: unreadable, untrusted, or of another architecture
+    ├── TrainingError           1  training cannot go on (a loss that is not finite, …)
+    ├── OutputError             1  a file cannot be written (permission, full disk)
+    └── Interrupted           130  Ctrl-C or SIGTERM, after what was done had been saved
+
+Every message is one or more plain sentences: what is wrong, where, and what to do about it.
+Anything else that escapes is a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class MobileSamError(Exception):
+    """Base of all errors a user can cause.
+
+    ``remedy`` says what to do; the command line prints it on its own line.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.remedy}".strip()
+
+
+class UsageError(MobileSamError):
+    """The command was called in a way that cannot work."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A configuration is wrong; the message lists every problem with its dotted path."""
+
+
+class PromptError(UsageError):
+    """A point, box or mask prompt cannot be used with this image."""
+
+
+class DataError(MobileSamError):
+    """An image, mask or annotation cannot be used."""
+
+
+class CheckpointError(MobileSamError):
+    """Weights cannot be read, trusted or matched to the model."""
+
+
+class TrainingError(MobileSamError):
+    """Training cannot go on."""
+
+
+class OutputError(MobileSamError):
+    """A result cannot be written."""
+
+
+class Interrupted(MobileSamError):
+    """The user asked to stop; the message says what was saved and how to go on."""
+
+    exit_code = 130

@@ -1,0 +1,171 @@
+"""Evaluating a model on a data set: one pass over the images, each encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mobilesam_core.data.sample import BadFile, Sample, SampleSource
+from mobilesam_core.errors import DataError
+from mobilesam_core.evaluation.prompting import Answers, Objects, ask
+from mobilesam_core.evaluation.summary import Evaluation
+from mobilesam_core.evaluation.types import EvalOptions, ObjectScore, Observation, PromptKind, size_class
+from mobilesam_core.models.sam import Sam
+from mobilesam_core.ops.metrics import boundary_iou, dice_from_iou, fill_box_iou, mask_iou
+from mobilesam_core.prediction.encoded import encode_image, native_masks, objects_at_once
+from mobilesam_core.progress import NullReporter, Reporter
+
+__all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "spread"]
+
+
+def evaluate(
+    model: Sam,
+    source: SampleSource,
+    options: EvalOptions,
+    reporter: Reporter | None = None,
+    observe: Callable[[Observation], None] | None = None,
+) -> Evaluation:
+    """Score ``model`` on every object of ``source``, at the images' own resolution.
+
+    Runs on the model's device, without gradients, in evaluation mode; each module gets its mode back
+    afterwards. An image that cannot be read and an object without a pixel become
+    :attr:`Evaluation.failures`, with a warning each; the rest goes on. ``observe`` is shown every chunk of
+    objects as it is scored.
+    """
+    reporter = reporter or NullReporter()
+    scores: dict[PromptKind, list[ObjectScore]] = {kind: [] for kind in options.prompts}
+    failures: list[BadFile] = []
+    images = 0
+    indices = spread(len(source), options.max_images)
+    with _evaluating(model), torch.inference_mode(), reporter.task("Evaluating", len(indices), "images") as task:
+        for index in indices:
+            try:
+                sample = source[index]
+            except DataError as error:
+                failures.append(BadFile(index, source.describe(index), error.message))
+                reporter.warning(error.message)
+            else:
+                images += 1
+                chosen, problems = _objects(sample, options.max_objects)
+                for problem in problems:
+                    failures.append(BadFile(index, sample.source, problem))
+                    reporter.warning(problem)
+                for observation in _observations(model, sample, chosen, options):
+                    scores[observation.kind].extend(observation.scores)
+                    if observe is not None:
+                        observe(observation)
+            task.advance()
+    rows = tuple(score for kind in options.prompts for score in scores[kind])
+    return Evaluation(options, images, rows, tuple(failures))
+
+
+def spread(total: int, limit: int | None) -> list[int]:
+    """At most ``limit`` of the indices ``0 .. total - 1``, evenly spread; all of them without a limit."""
+    if limit is None or limit >= total:
+        return list(range(total))
+    return [(2 * i + 1) * total // (2 * limit) for i in range(limit)]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards each module's own mode again, since frozen parts differ from the others."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        # Parents come first, so that their children have the last word.
+        for module, mode in modes:
+            module.train(mode)
+
+
+def _objects(sample: Sample, limit: int | None) -> tuple[list[int], list[str]]:
+    """The objects to evaluate, and a sentence about each that cannot be."""
+    chosen = spread(len(sample.masks), limit)
+    problems = [
+        f"Object {i} of {sample.source} has no pixel; it is left out." for i in chosen if sample.masks.areas[i] == 0
+    ]
+    return [i for i in chosen if sample.masks.areas[i] > 0], problems
+
+
+def _observations(model: Sam, sample: Sample, chosen: Sequence[int], options: EvalOptions) -> Iterator[Observation]:
+    if not chosen:
+        return
+    image = encode_image(model, sample.image)
+    size = options.object_chunk or objects_at_once(image)
+    for start in range(0, len(chosen), size):
+        objects = Objects.of(sample.masks, chosen[start : start + size], model.device)
+        box_boundaries = _fill_box_boundaries(objects, options)
+        for kind in options.prompts:
+            answers = ask(model, image, kind, objects, options)
+            candidates = native_masks(answers.low_res_logits, image.frame, options.mask_threshold)
+            rows = torch.arange(len(candidates), device=candidates.device)
+            masks = candidates[rows, answers.selected]
+            yield Observation(
+                sample=sample,
+                frame=image.frame,
+                kind=kind,
+                object_indices=objects.indices,
+                prompts=answers.prompts,
+                low_res_logits=answers.low_res_logits,
+                iou_predictions=answers.iou_predictions,
+                targets=objects.targets,
+                masks=masks,
+                scores=_scores(sample, kind, objects, answers, candidates, masks, box_boundaries),
+            )
+
+
+def _scores(
+    sample: Sample,
+    kind: PromptKind,
+    objects: Objects,
+    answers: Answers,
+    candidates: Tensor,
+    masks: Tensor,
+    box_boundaries: Sequence[float | None],
+) -> list[ObjectScore]:
+    ious = mask_iou(candidates, objects.targets[:, None])
+    oracle = ious[:, 1:].amax(dim=1).tolist()
+    iou = ious.gather(1, answers.selected[:, None])[:, 0].tolist()
+    predicted = answers.iou_predictions.gather(1, answers.selected[:, None])[:, 0].tolist()
+    boundaries: list[float | None] = [None] * len(iou)
+    if box_boundaries[0] is not None:
+        pairs = zip(masks.cpu().numpy(), objects.wanted, strict=True)
+        boundaries = [boundary_iou(mask, target) for mask, target in pairs]
+    areas = sample.masks.areas[objects.indices]
+    box_ious = fill_box_iou(areas, objects.boxes).tolist()
+    return [
+        ObjectScore(
+            image=sample.key,
+            object=number,
+            label=int(sample.masks.labels[number]),
+            area=int(areas[i]),
+            size=size_class(int(areas[i])),
+            kind=kind,
+            predicted_iou=predicted[i],
+            iou=iou[i],
+            iou_oracle=oracle[i],
+            dice=dice_from_iou(iou[i]),
+            boundary_iou=boundaries[i],
+            fill_box_iou=box_ious[i],
+            fill_box_boundary_iou=box_boundaries[i],
+            click_ious=answers.click_ious[i] if answers.click_ious else (),
+        )
+        for i, number in enumerate(objects.indices)
+    ]
+
+
+def _fill_box_boundaries(objects: Objects, options: EvalOptions) -> list[float | None]:
+    """Boundary IoU of the answer that needs no model: all of the box."""
+    if not options.boundary:
+        return [None] * len(objects.indices)
+    found: list[float | None] = []
+    for target, box in zip(objects.wanted, objects.boxes.astype(int), strict=True):
+        filled = np.zeros_like(target)
+        filled[box[1] : box[3], box[0] : box[2]] = True
+        found.append(boundary_iou(filled, target))
+    return found

@@ -1,0 +1,81 @@
+"""Pictures of the objects that came out worst."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mobilesam_core.evaluation.types import ObjectScore, Observation, PromptKind
+from mobilesam_core.ops.drawing import Closeup, draw_comparison, write_png
+
+
+@dataclass(order=True)
+class _Case:
+    """Ordered so that the one to drop first, of the highest IoU and seen last, is least."""
+
+    goodness: float
+    age: int
+    score: ObjectScore = field(compare=False)
+    picture: np.ndarray = field(compare=False)
+
+
+class WorstCases:
+    """Keeps pictures of the ``count`` lowest IoUs of each kind of prompt.
+
+    An onlooker (``observe``) of :func:`~mobilesam_core.evaluation.scoring.evaluate`. The truth is outlined in
+    green, the prediction tinted blue, and the prompts are drawn.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._cases: dict[PromptKind, list[_Case]] = {}
+        self._seen = 0
+
+    def __call__(self, observation: Observation) -> None:
+        kept = self._cases.setdefault(observation.kind, [])
+        for i, score in enumerate(observation.scores):
+            self._seen += 1
+            key = (-score.iou, -self._seen)
+            if len(kept) == self._count and (self._count == 0 or key < (kept[0].goodness, kept[0].age)):
+                continue
+            heapq.heappush(kept, _Case(*key, score, _draw(observation, i)))
+            if len(kept) > self._count:
+                heapq.heappop(kept)
+
+    def scores(self, kind: PromptKind) -> list[ObjectScore]:
+        """The objects kept, worst first."""
+        return [case.score for case in self._sorted(kind)]
+
+    def write(self, folder: Path) -> dict[PromptKind, list[str]]:
+        """Write ``<kind>_01.png`` (the worst), ``<kind>_02.png``, …; the names of each kind.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        names: dict[PromptKind, list[str]] = {}
+        for kind in self._cases:
+            names[kind] = []
+            for rank, case in enumerate(self._sorted(kind), 1):
+                names[kind].append(f"{kind}_{rank:02d}.png")
+                write_png(folder / names[kind][-1], case.picture)
+        return names
+
+    def _sorted(self, kind: PromptKind) -> list[_Case]:
+        return sorted(self._cases.get(kind, []), reverse=True)
+
+
+def _draw(observation: Observation, i: int) -> np.ndarray:
+    target, mask = observation.targets[i].cpu().numpy(), observation.masks[i].cpu().numpy()
+    prompt = observation.prompts[i]
+    view = Closeup.around(target | mask)
+    return draw_comparison(
+        view.image(observation.sample.image),
+        [view.mask(target)],
+        [view.mask(mask)],
+        view.points(prompt.points),
+        prompt.labels,
+        [] if prompt.box is None else [view.box(prompt.box)],
+    )

@@ -1,0 +1,73 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mobilesam_core.errors import OutputError
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """Say in one sentence why ``path`` could not be written."""
+    if error.errno == errno.ENOSPC:
+        return OutputError(f"The disk is full: {path} was not written.", "Free some space and run again.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"No permission to write {path}.", "Choose another folder or change its permissions.")
+    return OutputError(f"Cannot write {path}: {error.strerror or error}.", "Check the path and run again.")
+
+
+def make_folder(path: Path) -> Path:
+    """Create ``path`` and its parents; an :class:`OutputError` says why it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return path
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; rename it to ``path`` once the block succeeds.
+
+    The temporary name keeps the suffix of ``path``, since image writers choose the format by it.
+    When the block fails the temporary file is removed and whatever ``path`` held stays.
+
+    Raises:
+        OutputError: the file cannot be written (no permission, full disk).
+    """
+    make_folder(path.parent)
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=f".part{path.suffix}")
+    except OSError as error:
+        raise output_error(path, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes private files; give the result the mode an ordinary open() would have.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,1 @@
+"""Losses of masks and of predicted IoU, and their weighted sum."""

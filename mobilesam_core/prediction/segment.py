@@ -1,0 +1,97 @@
+"""From an image and the objects asked for to masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mobilesam_core.models.mask_decoder import DecoderOutput
+from mobilesam_core.models.sam import Sam
+from mobilesam_core.ops.resize import Frame
+from mobilesam_core.prediction.encoded import (
+    decode_prompts,
+    encode_image,
+    native_masks,
+    objects_at_once,
+    select_masks,
+)
+from mobilesam_core.prediction.mask_prompt import read_mask_prompt
+from mobilesam_core.prediction.requests import ObjectRequest
+from mobilesam_core.prompts.types import Prompt
+
+Output = Literal["best", "multimask", "single"]
+"""``best``: as SAM answers, for a single point the best-scored of three masks, else the single-mask output.
+``multimask``: all three. ``single``: always the single-mask output."""
+
+
+@dataclass(frozen=True)
+class MaskPrediction:
+    """One mask of one object.
+
+    object: its index. candidate: 0 to 2 with ``multimask``, else None. mask: ``(H, W)`` bool at the image's
+    size. predicted_iou: the model's own estimate, raw. best: whether it is the best-scored of its object's
+    masks here.
+    """
+
+    object: int
+    candidate: int | None
+    mask: np.ndarray
+    predicted_iou: float
+    best: bool
+
+
+def segment(
+    model: Sam,
+    image: np.ndarray,
+    objects: Sequence[ObjectRequest],
+    output: Output = "best",
+    orientation: int = 1,
+) -> Iterator[MaskPrediction]:
+    """Segment objects in a ``(H, W, 3)`` RGB uint8 image, in their order, a few at a time to bound memory.
+
+    orientation: the EXIF orientation that was undone, for mask prompts that were saved before it was.
+
+    Raises:
+        PromptError: a mask prompt cannot be used; nothing was segmented.
+    """
+    frame = Frame.of(image.shape[0], image.shape[1], model.image_size)
+    prompts = [_prompt(wanted, frame, orientation) for wanted in objects]
+    with torch.inference_mode():
+        encoded = encode_image(model, image)
+    size = objects_at_once(encoded)
+    for start in range(0, len(objects), size):
+        part = prompts[start : start + size]
+        with torch.inference_mode():
+            decoded = decode_prompts(model, encoded, part)
+            outputs = _outputs(decoded, part, output)
+            found = native_masks(
+                decoded.low_res_logits.gather(1, _like(outputs, decoded.low_res_logits)),
+                encoded.frame,
+                model.mask_threshold,
+            )
+            scores = decoded.iou_predictions.gather(1, outputs).tolist()
+        for number, (candidates, ious) in enumerate(zip(found.cpu().numpy(), scores, strict=True), start):
+            for k, (mask, iou) in enumerate(zip(candidates, ious, strict=True)):
+                candidate = k if output == "multimask" else None
+                yield MaskPrediction(number, candidate, mask, iou, k == int(np.argmax(ious)))
+
+
+def _prompt(wanted: ObjectRequest, frame: Frame, orientation: int) -> Prompt:
+    return wanted.prompt(None if wanted.mask is None else read_mask_prompt(wanted.mask, frame, orientation))
+
+
+def _outputs(decoded: DecoderOutput, prompts: Sequence[Prompt], output: Output) -> Tensor:
+    """``(n, K)`` int64: which of the four outputs to return for each prompt."""
+    if output == "best":
+        return select_masks(decoded, prompts)[:, None]
+    kept = [1, 2, 3] if output == "multimask" else [0]
+    return torch.tensor(kept, device=decoded.iou_predictions.device).expand(len(prompts), -1)
+
+
+def _like(outputs: Tensor, logits: Tensor) -> Tensor:
+    return outputs[:, :, None, None].expand(-1, -1, *logits.shape[2:])

@@ -1,0 +1,1 @@
+"""Prompts: what they are, how training samples them, and how the next click follows from an error."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: setup → fit → validate, as plain functions over typed parts."""

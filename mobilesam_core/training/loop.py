@@ -1,0 +1,231 @@
+"""The loop: epochs of optimizer steps, with validation, checkpoints and a safe stop between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mobilesam_core.checkpoints.resume import save_state
+from mobilesam_core.checkpoints.weights import save_weights
+from mobilesam_core.data.sample import Batch
+from mobilesam_core.errors import Interrupted, TrainingError
+from mobilesam_core.losses.total import LossValues
+from mobilesam_core.progress import ProgressTask
+from mobilesam_core.training.interrupt import StopRequest
+from mobilesam_core.training.memory import peak_memory_mb
+from mobilesam_core.training.optimizer import set_train_mode
+from mobilesam_core.training.run import Run
+from mobilesam_core.training.validation import Validation, validate
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step: means over its objects, the learning rate it used, and what it took."""
+
+    losses: dict[str, float]
+    grad_norm: float
+    lr: float
+    images: int
+    objects: int
+
+
+def fit(run: Run, stop: StopRequest) -> Validation | None:
+    """Train until the last epoch, ``max_steps`` or an early stop; returns the last validation.
+
+    Raises:
+        Interrupted: a stop was requested; the state was saved first.
+        TrainingError: a loss or gradient was not finite; the weights are those of the step before.
+    """
+    last: Validation | None = None
+    position = run.position
+    while position.epoch < run.steps.epochs and not _stale(run):
+        if not position.trained:
+            train_epoch(run, stop)
+            position.trained = True
+            save(run)
+        last = end_epoch(run, stop) or last
+        position.epoch, position.batch, position.trained = position.epoch + 1, 0, False
+        save(run)
+    return last
+
+
+def _stale(run: Run) -> bool:
+    patience = run.config.train.early_stop
+    if patience is None or run.position.stale < patience:
+        return False
+    run.reporter.info(f"Stopped early: no improvement in the last {run.position.stale} validations.")
+    return True
+
+
+def train_epoch(run: Run, stop: StopRequest) -> None:
+    """The optimizer steps of ``position.epoch`` that are still to do."""
+    config, position = run.config, run.position
+    set_train_mode(run.model, config.train.freeze, config.train.batch_norm == "frozen")
+    run.loader.set_epoch(position.epoch, start_batch=position.batch)
+    total = run.steps.in_epoch(position.epoch)
+    done = -(-position.batch // config.optim.accumulate)
+    title = f"Epoch {position.epoch + 1}/{run.steps.epochs}"
+    meter = Meter()
+    with run.reporter.task(title, total, "steps", start=done) as task:
+        for group in _groups(iter(run.loader), config.optim.accumulate, total - done):
+            result = optimizer_step(run, group)
+            position.batch += len(group)
+            position.step += 1
+            meter.add(result)
+            _report(run, meter, task)
+            every = config.train.checkpoint_every
+            if every is not None and position.step % every == 0:
+                save(run)
+                save_checkpoint(run, run.folder.step_checkpoint(position.step))
+            if stop.requested:
+                _stop(run)
+
+
+def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
+    """Forward and backward over the accumulated ``batches``, then one step of optimizer and schedule."""
+    values: list[LossValues] = []
+    for batch in batches:
+        losses: LossValues = run.step(batch.to(run.fabric.device))
+        run.fabric.backward(losses.total / len(batches))
+        values.append(losses)
+    clip = run.config.optim.clip_norm
+    norm = run.fabric.clip_gradients(
+        run.step, run.optimizer, max_norm=clip if clip is not None else float("inf"), error_if_nonfinite=False
+    )
+    means = {
+        name: torch.stack([getattr(value, name).detach() for value in values]).mean() for name in LossValues._fields
+    }
+    # One transfer a step: the loss must be known before the weights change.
+    numbers = torch.stack([*means.values(), torch.as_tensor(norm).to(means["total"])]).tolist()
+    losses_by_name, grad_norm = dict(zip(means, numbers[:-1], strict=True)), numbers[-1]
+    _require_finite(run, losses_by_name["total"], grad_norm, batches)
+    lr = float(run.scheduler.get_last_lr()[0])
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.scheduler.step()
+    return StepResult(
+        losses=losses_by_name,
+        grad_norm=grad_norm,
+        lr=lr,
+        images=sum(len(batch.sources) for batch in batches),
+        objects=sum(len(batch.prompts) for batch in batches),
+    )
+
+
+def _require_finite(run: Run, loss: float, grad_norm: float, batches: list[Batch]) -> None:
+    finite_gradient = abs(grad_norm) < float("inf")
+    # The scaler of fp16 skips a step whose gradients overflowed and lowers its scale: that is no failure.
+    if abs(loss) < float("inf") and (finite_gradient or run.config.train.precision == "fp16"):
+        return
+    what = "gradient" if abs(loss) < float("inf") else "loss"
+    images = ", ".join(source for batch in batches for source in batch.sources)
+    raise TrainingError(
+        f"The {what} is not finite at step {run.position.step + 1} (epoch {run.position.epoch + 1}); "
+        f"its images were: {images}.",
+        "Lower optim.lr, lengthen optim.warmup_steps or use train.precision=32; "
+        f"weights saved before this are kept in {run.folder.path}.",
+    )
+
+
+def end_epoch(run: Run, stop: StopRequest) -> Validation | None:
+    """Validate if this epoch is due, keep ``best`` and ``last``; returns the validation if there was one."""
+    config, position = run.config, run.position
+    final = position.epoch + 1 == run.steps.epochs
+    result: Validation | None = None
+    if run.sets.val is not None and (final or (position.epoch + 1) % config.train.validation.every == 0):
+        result = validate(run, run.sets.val, lambda: _stop(run) if stop.requested else None)
+        run.log.write("val", position.step, position.epoch + 1, result.values)
+        run.reporter.info(f"Epoch {position.epoch + 1}/{run.steps.epochs}: {result.sentence}")
+        if position.best is None or result.score > position.best:
+            position.best, position.best_epoch, position.stale = result.score, position.epoch + 1, 0
+            save_checkpoint(run, run.folder.best, result.values)
+        else:
+            position.stale += 1
+    save_checkpoint(run, run.folder.last, result.values if result else {})
+    if run.sets.val is None:
+        save_checkpoint(run, run.folder.best)
+        position.best_epoch = position.epoch + 1
+    return result
+
+
+def save(run: Run) -> None:
+    """Write the state to resume from."""
+    save_state(run.folder.state, run.position, run.config.model_dump_json(), run.parts)
+
+
+def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = None) -> None:
+    """Write the weights with what made them."""
+    provenance = {
+        "training_config": run.config.model_dump_json(),
+        "step": str(run.position.step),
+        "epoch": str(run.position.epoch + 1),
+    }
+    provenance |= {f"val_{name}": f"{value:.6g}" for name, value in (metrics or {}).items()}
+    save_weights(run.model, path, provenance)
+
+
+def _stop(run: Run) -> None:
+    save(run)
+    save_checkpoint(run, run.folder.last)
+    raise Interrupted(
+        f"Training was interrupted at step {run.position.step}; its state is in {run.folder.path}.",
+        "Run the same command with --resume to go on.",
+    )
+
+
+def _groups(batches: Iterator[Batch], size: int, count: int) -> Iterator[list[Batch]]:
+    """At most ``count`` lists of ``size`` batches; the last of an epoch may be shorter."""
+    for _ in range(count):
+        group = [batch for _, batch in zip(range(size), batches, strict=False)]
+        if not group:
+            return
+        yield group
+
+
+class Meter:
+    """Running means between two log lines."""
+
+    def __init__(self) -> None:
+        self._results: list[StepResult] = []
+        self._since = time.perf_counter()
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def add(self, result: StepResult) -> None:
+        self._results.append(result)
+
+    def flush(self) -> dict[str, float]:
+        """Since the last flush: means of losses and gradient norm, last learning rate, images and objects a second."""
+        results, now = self._results, time.perf_counter()
+        seconds = max(now - self._since, 1e-9)
+        self._results, self._since = [], now
+        means = {name: sum(r.losses[name] for r in results) / len(results) for name in results[0].losses}
+        return means | {
+            "grad_norm": sum(r.grad_norm for r in results) / len(results),
+            "lr": results[-1].lr,
+            "images_per_s": sum(r.images for r in results) / seconds,
+            "objects_per_s": sum(r.objects for r in results) / seconds,
+        }
+
+
+def _report(run: Run, meter: Meter, task: ProgressTask) -> None:
+    position = run.position
+    if len(meter) < run.config.train.log_every and position.step != run.steps.total:
+        task.advance()
+        return
+    values = meter.flush()
+    memory = peak_memory_mb(run.fabric.device)
+    run.log.write("train", position.step, position.epoch + 1, values | ({"memory_mb": memory} if memory else {}))
+    notes = {
+        "loss": f"{values['total']:.4f}",
+        "iou": f"{values['iou']:.3f}",
+        "objects/s": f"{values['objects_per_s']:.1f}",
+    }
+    if memory:
+        notes["memory"] = f"{memory / 1024:.1f} GiB"
+    task.advance(1, **notes)

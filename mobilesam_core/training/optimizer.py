@@ -1,0 +1,64 @@
+"""Which parameters learn, how fast, and with what decay."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from mobilesam_core.config.optim import OptimConfig
+from mobilesam_core.config.train import FreezeConfig
+from mobilesam_core.models.sam import Sam
+
+# Tables and tokens are looked up or added, not multiplied: shrinking them only blurs positions.
+_UNDECAYED = ("attention_biases", "embed", "token", "rel_pos")
+
+
+def freeze_parts(model: Sam, freeze: FreezeConfig) -> list[nn.Module]:
+    """Stop the gradients of the frozen parts; returns those parts."""
+    frozen = [part for name, part in model.named_children() if getattr(freeze, name, False)]
+    for part in frozen:
+        part.requires_grad_(False)
+    return frozen
+
+
+def set_train_mode(model: Sam, freeze: FreezeConfig, batch_norm_frozen: bool) -> None:
+    """Training mode for what learns; frozen parts, and BatchNorm if frozen, stay in evaluation mode.
+
+    A frozen part in training mode would still move its BatchNorm statistics.
+    """
+    model.train()
+    for name, part in model.named_children():
+        if getattr(freeze, name, False):
+            part.eval()
+    if batch_norm_frozen:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def parameter_groups(model: Sam, config: OptimConfig) -> list[dict[str, Any]]:
+    """AdamW groups: matrices with decay, all else without, each at the rate its layer learns at."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decayed = parameter.ndim > 1 and not any(word in name for word in _UNDECAYED)
+            lr = config.lr * _layer_scale(model, name, config.layer_decay)
+            groups[lr, config.weight_decay if decayed else 0.0].append(parameter)
+    return [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
+
+
+def _layer_scale(model: Sam, name: str, layer_decay: float | None) -> float:
+    """1 for the decoder; ``layer_decay`` to the number of layers between an encoder parameter and the decoder."""
+    part, _, inner = name.partition(".")
+    if layer_decay is None or part != "image_encoder":
+        return 1.0
+    encoder = model.image_encoder
+    return layer_decay ** (encoder.num_layers - encoder.layer_index(inner))
+
+
+def build_optimizer(model: Sam, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) over :func:`parameter_groups`."""
+    return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, betas=config.betas)

@@ -1,0 +1,162 @@
+"""Config → the objects of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from mobilesam_core.checkpoints.loading import load_model
+from mobilesam_core.checkpoints.resume import Position, restore_state
+from mobilesam_core.config.data import DataConfig
+from mobilesam_core.config.train import RunConfig, TrainConfig
+from mobilesam_core.data.build import build_source
+from mobilesam_core.data.loader import build_loader
+from mobilesam_core.data.sample import BadFile, SampleSource
+from mobilesam_core.data.training_set import TrainingSet
+from mobilesam_core.data.verify import Subset, find_bad_files
+from mobilesam_core.data.view import check_trainable
+from mobilesam_core.errors import DataError, UsageError
+from mobilesam_core.losses.total import SegLoss
+from mobilesam_core.models.sam import Sam
+from mobilesam_core.progress import Reporter
+from mobilesam_core.scheduler import PolynomialLR
+from mobilesam_core.training.optimizer import build_optimizer, freeze_parts
+from mobilesam_core.training.run import Run, Sets, Steps
+from mobilesam_core.training.run_folder import MetricsLog, RunFolder
+from mobilesam_core.training.step import TrainingStep
+
+_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def build_fabric(run: RunConfig) -> Fabric:
+    """The device and precision of a run, and the number of CPU threads of its steps.
+
+    Raises:
+        UsageError: the device is not there, or cannot do the precision.
+    """
+    device = run.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[device]:
+        raise UsageError(f"train.device is {device}, but torch sees no such device.", "Use train.device=auto.")
+    if run.precision == "fp16" and device != "cuda":
+        raise UsageError(f"train.precision=fp16 needs a CUDA device, not {device}.", "Use train.precision=bf16 or 32.")
+    torch.set_num_threads(run.threads or os.cpu_count() or 1)
+    return Fabric(accelerator=device, devices=1, precision=_PRECISIONS[run.precision])  # type: ignore[arg-type]
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill in the choices that depend on others, so that the saved config says what was done."""
+    batch_norm = config.train.batch_norm or ("train" if config.model.checkpoint is None else "frozen")
+    return config.model_copy(update={"train": config.train.model_copy(update={"batch_norm": batch_norm})})
+
+
+def build_model(config: TrainConfig, reporter: Reporter) -> Sam:
+    """The model with its start weights, frozen as the config says; new weights depend on ``train.seed`` alone."""
+    torch.manual_seed(config.train.seed)
+    model = load_model(config.model, reporter)
+    freeze_parts(model, config.train.freeze)
+    return model
+
+
+def build_sets(config: TrainConfig, model: Sam, folder: RunFolder, reporter: Reporter) -> Sets:
+    """Training and validation data, every file checked once unless ``data.verify`` is off.
+
+    Raises:
+        DataError: a file is bad (all are listed in ``failures.jsonl``) and ``data.on_bad_file`` is ``stop``.
+    """
+    data, size = config.data, model.image_size
+    channels = model.config.encoder.input_channels or 3
+    sources = {"train": build_source(data.train, data.root, channels)}
+    if data.val is not None:
+        sources["val"] = build_source(data.val, data.root, channels)
+    if data.verify:
+        trainable = {"train": partial(check_trainable, data=data, size=size)}
+        bad = {
+            name: find_bad_files(source, reporter, f"Checking {name} files", trainable.get(name))
+            for name, source in sources.items()
+        }
+        _answer(bad, data, folder, reporter)
+        sources = {name: _without(source, bad[name]) for name, source in sources.items()}
+    for name, source in sources.items():
+        if len(source) == 0:
+            raise DataError(f"No usable image is left in data.{name}.", f"See {folder.failures}.")
+    loss_size = config.loss.loss_size or size // 4
+    training_set = TrainingSet(sources["train"], data, config.prompts, size, loss_size, config.train.seed)
+    return Sets(training_set, sources.get("val"))
+
+
+def _answer(bad: Mapping[str, Sequence[BadFile]], data: DataConfig, folder: RunFolder, reporter: Reporter) -> None:
+    """List bad files; stop or warn, as the config says."""
+    found = [file for files in bad.values() for file in files]
+    if not found:
+        return
+    folder.write_failures(bad)
+    first = "\n  ".join(f"{file.source}: {file.problem}" for file in found[:5])
+    more = f"\n  … and {len(found) - 5} more" if len(found) > 5 else ""
+    message = f"{len(found)} file(s) cannot be used (all are listed in {folder.failures}):\n  {first}{more}"
+    if data.on_bad_file == "stop":
+        raise DataError(message, "Repair or remove them, or train on the others with data.on_bad_file=skip.")
+    reporter.warning(f"{message}\n  Training goes on without them.")
+
+
+def _without(source: SampleSource, bad: Sequence[BadFile]) -> SampleSource:
+    if not bad:
+        return source
+    left_out = {file.index for file in bad}
+    return Subset(source, [index for index in range(len(source)) if index not in left_out])
+
+
+def build_run(
+    config: TrainConfig,
+    folder: RunFolder,
+    fabric: Fabric,
+    model: Sam,
+    sets: Sets,
+    state: dict[str, Any] | None,
+    reporter: Reporter,
+) -> Run:
+    """Put the parts together, at the start or where ``state`` stands."""
+    steps = Steps.plan(len(sets.train), config)
+    optim = config.optim
+    plain_optimizer = build_optimizer(model, optim)
+    step = TrainingStep(model, SegLoss(config.loss))
+    wrapped_step, optimizer = fabric.setup(step, plain_optimizer)
+    scheduler = PolynomialLR(
+        plain_optimizer, steps.total, optim.warmup_steps, optim.power, end_factor=optim.end_lr / optim.lr
+    )
+    parts = {
+        "model": model,
+        "optimizer": plain_optimizer,
+        "scheduler": scheduler,
+        "precision": fabric.strategy.precision,
+    }
+    position = restore_state(state, parts) if state is not None else Position()
+    return Run(
+        config=config,
+        folder=folder,
+        fabric=fabric,
+        model=model,
+        step=wrapped_step,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        sets=sets,
+        steps=steps,
+        position=position,
+        loader=build_loader(
+            sets.train,
+            batch_size=optim.batch_size,
+            workers=config.data.workers,
+            seed=config.train.seed,
+            pin_memory=fabric.device.type == "cuda",
+        ),
+        log=MetricsLog(folder, position.step),
+        reporter=reporter,
+        parts=parts,
+    )

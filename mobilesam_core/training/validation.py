@@ -1,0 +1,131 @@
+"""What is measured between epochs, with the same prompts every time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from mobilesam_core.data.sample import SampleSource
+from mobilesam_core.evaluation.scoring import EvalOptions, Observation, evaluate
+from mobilesam_core.ops.drawing import (
+    distinct_color,
+    fill_mask,
+    line_width,
+    new_canvas,
+    outline_mask,
+    write_png,
+)
+from mobilesam_core.ops.masks import mask_coverage, resize_masks
+from mobilesam_core.training.run import Run
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Means over all objects. ``score`` is what ``best`` compares, higher is better."""
+
+    values: dict[str, float]
+    score: float
+
+    @property
+    def sentence(self) -> str:
+        """For the log."""
+        v = self.values
+        return (
+            f"val loss {v['loss']:.4f}, mIoU box {v['box_miou']:.3f} (fill the box {v['fill_box_miou']:.3f}), "
+            f"one point {v['point_miou']:.3f}, Dice {v['box_dice']:.3f} / {v['point_dice']:.3f}"
+        )
+
+
+def validate(run: Run, source: SampleSource, check_stop: Callable[[], None]) -> Validation:
+    """Evaluate boxes and one centre point on ``source``; loss, mIoU and Dice, and a few overlays.
+
+    ``check_stop`` is called between images and may raise.
+    """
+    options = run.config.train.validation
+    watcher = _Watcher(run, check_stop)
+    with run.fabric.autocast():
+        evaluation = evaluate(
+            run.model,
+            source,
+            EvalOptions(
+                prompts=("box", "point"),
+                boundary=False,
+                max_images=options.max_images,
+                max_objects=options.max_objects,
+            ),
+            run.reporter,
+            watcher.see,
+        )
+    watcher.write_overlays()
+    box, point = evaluation.summary("box"), evaluation.summary("point")
+    values = {
+        "loss": watcher.mean_loss,
+        "miou": (box.miou + point.miou) / 2,
+        "box_miou": box.miou,
+        "point_miou": point.miou,
+        "box_dice": box.dice,
+        "point_dice": point.dice,
+        "fill_box_miou": box.fill_box_iou,
+        "objects": float(box.objects),
+    }
+    score = -values["loss"] if options.metric == "loss" else values[options.metric]
+    return Validation(values, score)
+
+
+@dataclass
+class _Panels:
+    """Three copies of an image, for the truth and for what boxes and points gave."""
+
+    truth: np.ndarray
+    box: np.ndarray
+    point: np.ndarray
+
+
+@dataclass
+class _Watcher:
+    """Looks at every chunk of objects as it is evaluated: sums the loss and draws the first images."""
+
+    run: Run
+    check_stop: Callable[[], None]
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    panels: dict[str, _Panels] = field(default_factory=dict)
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean of the training loss over objects and both kinds of prompt."""
+        return sum(loss * count for loss, count in self.losses) / sum(count for _, count in self.losses)
+
+    def see(self, seen: Observation) -> None:
+        self.check_stop()
+        size = self.run.config.loss.loss_size or self.run.model.image_size // 4
+        framed = resize_masks(seen.targets.cpu().numpy(), seen.frame.scaled)
+        targets = torch.from_numpy(mask_coverage(framed, seen.frame.size, size)).to(seen.low_res_logits.device)
+        values = self.run.step.loss(seen.low_res_logits, seen.iou_predictions, targets)
+        self.losses.append((values.total.item(), len(seen.targets)))
+        self._draw(seen)
+
+    def _draw(self, seen: Observation) -> None:
+        key = seen.sample.key
+        if key not in self.panels:
+            if len(self.panels) >= self.run.config.train.validation.overlays:
+                return
+            self.panels[key] = _Panels(*(new_canvas(seen.sample.image) for _ in range(3)))
+        panels = self.panels[key]
+        drawings = [(panels.box if seen.kind == "box" else panels.point, seen.masks)]
+        if seen.kind == "box":
+            drawings.append((panels.truth, seen.targets))
+        for canvas, masks in drawings:
+            for number, mask in zip(seen.object_indices, masks.cpu().numpy(), strict=True):
+                fill_mask(canvas, mask, distinct_color(number))
+                outline_mask(canvas, mask, distinct_color(number), line_width(canvas))
+
+    def write_overlays(self) -> None:
+        """One picture an image: truth, masks from boxes, masks from points, side by side."""
+        folder = self.run.folder.overlays(self.run.position.epoch + 1)
+        for number, panels in enumerate(self.panels.values()):
+            gap = np.full((panels.truth.shape[0], 4, 3), 255, np.uint8)
+            picture = np.concatenate([panels.truth, gap, panels.box, gap, panels.point], axis=1)
+            write_png(folder / f"{number:02d}_truth_box_point.png", picture)

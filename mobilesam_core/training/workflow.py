@@ -1,0 +1,124 @@
+"""``mobilesam train``: config in, trained weights out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mobilesam_core.checkpoints.resume import read_state
+from mobilesam_core.config.loading import changed_keys
+from mobilesam_core.config.train import TrainConfig
+from mobilesam_core.errors import CheckpointError, UsageError
+from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.training.interrupt import StopRequest
+from mobilesam_core.training.loop import fit
+from mobilesam_core.training.memory import peak_memory_mb
+from mobilesam_core.training.run import Run
+from mobilesam_core.training.run_folder import claim_run_folder
+from mobilesam_core.training.setup import build_fabric, build_model, build_run, build_sets, resolve
+
+# Keys that change how fast or how loudly a run goes, but not what it computes.
+_MAY_CHANGE = (
+    "data.workers",
+    "data.verify",
+    "train.output_dir",
+    "train.on_taken",
+    "train.threads",
+    "train.log_every",
+    "train.checkpoint_every",
+)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run left behind; ``metrics`` is its last validation, empty without a validation set."""
+
+    folder: Path
+    best: Path
+    last: Path
+    steps: int
+    epochs: int
+    best_epoch: int | None
+    metrics: dict[str, float]
+    seconds: float
+    peak_memory_mb: float | None
+
+
+def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None = None) -> TrainResult:
+    """Run or continue a training.
+
+    Raises:
+        UsageError: the run folder is taken, or ``resume`` with a config that changes the result.
+        DataError, CheckpointError, OutputError: as the modules below say.
+        TrainingError: a loss or gradient was not finite.
+        Interrupted: Ctrl-C or SIGTERM; the state was saved.
+    """
+    reporter = reporter or NullReporter()
+    began = time.perf_counter()
+    config = resolve(config)
+    folder = claim_run_folder(config, resume)
+    state = read_state(folder.state) if resume else None
+    if state is not None:
+        _require_same(config, state, folder.state)
+    with StopRequest() as stop:
+        fabric = build_fabric(config.train)
+        model = build_model(config, reporter)
+        sets = build_sets(config, model, folder, reporter)
+        run = build_run(config, folder, fabric, model, sets, state, reporter)
+        _announce(run)
+        if state is None:
+            folder.write_config(config)
+        try:
+            last = fit(run, stop)
+        finally:
+            run.loader.close()
+            run.log.close()
+    return TrainResult(
+        folder=folder.path,
+        best=folder.best,
+        last=folder.last,
+        steps=run.position.step,
+        epochs=run.position.epoch,
+        best_epoch=run.position.best_epoch,
+        metrics=last.values if last else {},
+        seconds=time.perf_counter() - began,
+        peak_memory_mb=peak_memory_mb(fabric.device),
+    )
+
+
+def _require_same(config: TrainConfig, state: dict[str, Any], path: Path) -> None:
+    try:
+        saved = TrainConfig.model_validate_json(state["config"])
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} was written by another version of mobilesam: its config is not understood.",
+            "Start a new run from its last.safetensors with model.checkpoint.",
+        ) from error
+    changes = [line for line in changed_keys(saved, config) if not line.startswith(_MAY_CHANGE)]
+    if changes:
+        raise UsageError(
+            f"The config differs from the one of the run to resume ({path.parent}):\n  " + "\n  ".join(changes),
+            "Resume with the config it was started with, or start a new run (train.run) from its last.safetensors.",
+        )
+
+
+def _announce(run: Run) -> None:
+    config, model = run.config, run.model
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    run.reporter.info(
+        f"{config.model.name} at {model.image_size}², {learning / 1e6:.2f} of {total / 1e6:.2f} M parameters learn, "
+        f"on {run.fabric.device} in {config.train.precision}; "
+        f"{len(run.sets.train)} images, {run.steps.epochs} epochs, {run.steps.total} steps. "
+        f"Writing to {run.folder.path}"
+    )
+    if not run.log.tensorboard:
+        run.reporter.info(
+            "TensorBoard is not installed, metrics go to metrics.jsonl alone (pip install 'mobilesam[tracking]')."
+        )
+    if run.position.step:
+        run.reporter.info(f"Resuming at step {run.position.step}, epoch {run.position.epoch + 1}.")
+    if run.sets.val is None:
+        run.reporter.info("No validation set (data.val): 'best' is the last checkpoint.")

@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def pytest_configure() -> None:
+    # Two threads serve the small tensors of tests best, on any machine.
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real sample data; tests that need it are skipped where it is absent."""
+    root = Path(os.environ.get("MOBILESAM_TEST_DATA", REPOSITORY / "../shared/data")).resolve()
+    if not root.is_dir() and os.environ.get("MOBILESAM_REQUIRE_TEST_DATA"):
+        pytest.fail(f"sample data not found at {root}")
+    if not root.is_dir():
+        pytest.skip(f"sample data not found at {root}; set MOBILESAM_TEST_DATA")
+    return root

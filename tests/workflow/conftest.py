@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilesam_core.config.loading import apply_overrides, validate
+from mobilesam_core.config.train import TrainConfig
+
+MakeConfig = Callable[..., TrainConfig]
+
+SMALL: dict[str, Any] = {
+    "model": {"name": "vit_nano", "checkpoint": None, "image_size": 64},
+    "data": {
+        "train": {"format": "shapes", "count": 6, "size": 64, "max_shapes": 4},
+        "val": {"format": "shapes", "count": 2, "size": 64, "max_shapes": 4, "seed": 9},
+        "max_objects": 3,
+        "workers": 0,
+        "augment": {"horizontal_flip": 0.5, "brightness": 0.2},
+    },
+    "loss": {"focal": 0.0, "bce": 1.0},
+    "optim": {"lr": 1e-3, "batch_size": 2, "warmup_steps": 2},
+    "train": {"epochs": 2, "threads": 1, "validation": {"overlays": 1}},
+}
+
+
+@pytest.fixture
+def make_config(tmp_path: Path) -> MakeConfig:
+    """A config of seconds, writing under ``tmp_path``; overrides as ``--set`` takes them."""
+
+    def make(*overrides: str) -> TrainConfig:
+        tree = apply_overrides(SMALL, [f"train.output_dir={tmp_path}", *overrides])
+        return validate(TrainConfig, tree, "the test's config")
+
+    return make

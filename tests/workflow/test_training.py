@@ -1,0 +1,293 @@
+"""The whole of training on small drawn sets: what moves, what is kept, and that a run goes on as if never stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from mobilesam_core.checkpoints.loading import open_checkpoint
+from mobilesam_core.config.train import TrainConfig
+from mobilesam_core.errors import CheckpointError, DataError, Interrupted, TrainingError, UsageError
+from mobilesam_core.progress import NullReporter
+from mobilesam_core.training import loop
+from mobilesam_core.training.workflow import train
+
+from .conftest import MakeConfig
+
+
+class Listener(NullReporter):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.said.append(message)
+
+    warning = info
+
+
+def lines(path: Path, split: str) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [record for record in records if record["split"] == split]
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Request a stop, as Ctrl-C does, once so many optimizer steps are done."""
+    real = loop.optimizer_step
+
+    def step(run: Any, batches: Any) -> Any:
+        result = real(run, batches)
+        if run.position.step + 1 == steps:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(loop, "optimizer_step", step)
+
+
+def test_a_run_leaves_weights_metrics_config_and_overlays(make_config: MakeConfig) -> None:
+    listener = Listener()
+    result = train(make_config("train.log_every=1", "train.checkpoint_every=4"), reporter=listener)
+    assert result.steps == 6 and result.epochs == 2 and set(result.metrics) >= {"box_miou", "point_miou", "loss"}
+    folder = result.folder
+    for name in ("best.safetensors", "last.safetensors", "step_000004.safetensors", "config.yaml", "environment.json"):
+        assert (folder / name).stat().st_size > 0, name
+    assert any("random weights" in said for said in listener.said)
+    steps = lines(folder / "metrics.jsonl", "train")
+    assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1]["lr"] == pytest.approx(0.0, abs=1e-12)
+    assert [record["epoch"] for record in lines(folder / "metrics.jsonl", "val")] == [1, 2]
+    picture = np.asarray(Image.open(next((folder / "overlays" / "epoch_002").iterdir())))
+    assert picture.shape == (64, 3 * 64 + 2 * 4, 3) and picture.std() > 1
+    assert any((folder / "tensorboard").iterdir())
+    assert not list(folder.glob(".*")), "temporary files were left"
+
+
+def test_a_checkpoint_says_what_it_is(make_config: MakeConfig) -> None:
+    result = train(make_config())
+    with safe_open(result.best, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["training_config"])["optim"]["lr"] == 1e-3
+    assert float(metadata["val_box_miou"]) <= 1
+    opened = open_checkpoint(str(result.best))
+    assert opened.model.config.name == "vit_nano" and opened.model.image_size == 64
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 4])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    settings = ("data.train.count=8", "optim.accumulate=2", "train.epochs=3", "train.log_every=1")
+    whole = train(make_config("train.run=whole", *settings))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"step {stop_at}") as caught:
+        interrupt_after(patch, stop_at)
+        train(make_config("train.run=parts", *settings))
+    assert caught.value.exit_code == 130
+    parts = train(make_config("train.run=parts", *settings), resume=True)
+    expected, got = load_file(whole.last), load_file(parts.last)
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    volatile = {"images_per_s", "objects_per_s", "memory_mb"}
+    for split in ("train", "val"):
+        first, second = (
+            [
+                {k: v for k, v in record.items() if k not in volatile}
+                for record in lines(r.folder / "metrics.jsonl", split)
+            ]
+            for r in (whole, parts)
+        )
+        assert first == second
+
+
+def test_resume_after_a_crash_drops_the_lines_that_were_never_saved(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config("train.log_every=1", "data.train.count=8", "train.checkpoint_every=3")
+    real = loop.optimizer_step
+
+    def crash(run: Any, batches: Any) -> Any:
+        if run.position.step == 6:
+            raise RuntimeError("power cut")
+        return real(run, batches)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(loop, "optimizer_step", crash)
+        train(config)
+    result = train(config, resume=True)
+    assert [record["step"] for record in lines(result.folder / "metrics.jsonl", "train")] == list(range(1, 9))
+
+
+def test_resuming_a_finished_run_changes_nothing(make_config: MakeConfig) -> None:
+    first = train(make_config())
+    before = first.last.read_bytes()
+    assert train(make_config(), resume=True).steps == first.steps
+    assert first.last.read_bytes() == before
+
+
+def test_resume_refuses_another_config_but_not_another_pace(make_config: MakeConfig) -> None:
+    train(make_config())
+    with pytest.raises(UsageError, match=r"optim\.lr: 0\.001 → 0\.5"):
+        train(make_config("optim.lr=0.5"), resume=True)
+    train(make_config("data.workers=1", "train.log_every=2"), resume=True)
+
+
+def test_resume_without_a_run_and_from_a_foreign_file(make_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing to resume"):
+        train(make_config(), resume=True)
+    folder = tmp_path / "mobilesam" / "run"
+    (folder / "state.pt").write_bytes(b"not a state")
+    with pytest.raises(CheckpointError, match="is not the state of a run"):
+        train(make_config(), resume=True)
+
+
+def test_a_taken_name_is_refused_or_numbered(make_config: MakeConfig) -> None:
+    first = train(make_config("train.epochs=1"))
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(make_config("train.epochs=1"))
+    second = train(make_config("train.epochs=1", "train.on_taken=number"))
+    third = train(make_config("train.epochs=1", "train.on_taken=number"))
+    assert [r.folder.name for r in (first, second, third)] == ["run", "run-2", "run-3"]
+
+
+def weights_before_and_after(config: TrainConfig) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    from mobilesam_core.training.setup import build_model, resolve
+
+    before = {k: v.clone() for k, v in build_model(resolve(config), NullReporter()).state_dict().items()}
+    result = train(config)
+    return before, dict(open_checkpoint(str(result.last)).model.state_dict())
+
+
+@pytest.mark.parametrize("part", ["image_encoder", "prompt_encoder", "mask_decoder"])
+def test_a_frozen_part_does_not_move_not_even_its_batch_norm(make_config: MakeConfig, part: str) -> None:
+    before, after = weights_before_and_after(make_config(f"train.freeze.{part}=true", "train.epochs=1"))
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"image_encoder", "prompt_encoder", "mask_decoder"} - {part}
+
+
+@pytest.mark.parametrize(("mode", "moves"), [("frozen", False), ("train", True)])
+def test_batch_norm_statistics_move_only_when_asked(make_config: MakeConfig, mode: str, moves: bool) -> None:
+    before, after = weights_before_and_after(make_config(f"train.batch_norm={mode}", "train.epochs=1"))
+    statistics = [name for name in before if name.endswith("running_mean")]
+    assert statistics and all(torch.equal(before[n], after[n]) != moves for n in statistics)
+
+
+def test_batch_norm_is_frozen_by_default_when_starting_from_weights(make_config: MakeConfig) -> None:
+    first = train(make_config("train.epochs=1"))
+    config = make_config("train.epochs=1", "train.run=next", f"model.checkpoint={first.last}")
+    before, after = weights_before_and_after(config)
+    statistics = [name for name in before if name.endswith("running_mean")]
+    assert all(torch.equal(before[n], after[n]) for n in statistics)
+    weights = [name for name in before if name.startswith("image_encoder") and name.endswith("weight")]
+    assert any(not torch.equal(before[n], after[n]) for n in weights)
+
+
+def test_accumulated_batches_equal_one_larger_batch(make_config: MakeConfig) -> None:
+    """With as many objects in each image, no BatchNorm in the way, and plain sums."""
+    settings = (
+        "data.max_objects=1", "data.train.count=4", "train.epochs=1", "train.batch_norm=frozen", "optim.warmup_steps=0",
+    )  # fmt: skip
+    _, one = weights_before_and_after(make_config(*settings, "optim.batch_size=4", "train.run=one"))
+    _, two = weights_before_and_after(
+        make_config(*settings, "optim.batch_size=2", "optim.accumulate=2", "train.run=two")
+    )
+    # AdamW's first step has the size of the learning rate, whatever the gradient: compare signs by the distance.
+    moved = [(one[name] - two[name]).abs().mean().item() for name in one if one[name].is_floating_point()]
+    assert max(moved) < 1e-4
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_its_images(make_config: MakeConfig) -> None:
+    config = make_config("optim.lr=1e30", "optim.warmup_steps=0", "optim.clip_norm=null", "train.epochs=3")
+    with pytest.raises(TrainingError, match=r"not finite at step \d+ .*images were: .*\d"):
+        train(config)
+
+
+def test_without_a_validation_set_best_is_the_last(make_config: MakeConfig) -> None:
+    listener = Listener()
+    result = train(make_config("data.val=null"), reporter=listener)
+    best, last = load_file(result.best), load_file(result.last)
+    assert all(torch.equal(best[name], last[name]) for name in last)
+    assert any("No validation set" in said for said in listener.said)
+
+
+def test_early_stop_counts_validations_without_improvement(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mobilesam_core.training.validation import Validation
+
+    scores = iter([0.5, 0.4, 0.6, 0.1, 0.2, 0.9])
+    values = dict.fromkeys(("loss", "box_miou", "point_miou", "box_dice", "point_dice", "fill_box_miou"), 0.0)
+    monkeypatch.setattr(loop, "validate", lambda *_: Validation(values, next(scores)))
+    config = make_config("train.epochs=6", "train.early_stop=2", "train.max_steps=null")
+    result = train(config)
+    assert (result.epochs, result.best_epoch) == (5, 3)
+    assert train(config, resume=True).epochs == 5, "a stopped run must stay stopped"
+
+
+def test_max_steps_ends_inside_an_epoch_with_the_end_rate(make_config: MakeConfig) -> None:
+    config = make_config("train.max_steps=4", "train.epochs=10", "train.log_every=1", "optim.end_lr=1e-5")
+    result = train(config)
+    assert (result.steps, result.epochs) == (4, 2)
+    assert lines(result.folder / "metrics.jsonl", "train")[-1]["lr"] == pytest.approx(1e-5)
+
+
+def bad_folder(tmp_path: Path) -> list[str]:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c", "d"):
+        Image.fromarray(rng.integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
+        mask = np.zeros((40, 40), np.uint8)
+        mask[5:25, 5:25] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "masks" / "b.png")
+    whole = (tmp_path / "images" / "c.png").read_bytes()
+    (tmp_path / "images" / "c.png").write_bytes(whole[: len(whole) // 2])
+    return [
+        f"data.root={tmp_path}",
+        "data.train={format: folder, images: images, masks: masks, mask_mode: binary}",
+        "data.val=null",
+        "train.epochs=1",
+    ]
+
+
+def test_every_bad_file_is_listed_and_stops_the_run(make_config: MakeConfig, tmp_path: Path) -> None:
+    overrides = bad_folder(tmp_path)
+    with pytest.raises(DataError, match="2 file"):
+        train(make_config(*overrides))
+    listed = [json.loads(line) for line in (tmp_path / "mobilesam/run/failures.jsonl").read_text().splitlines()]
+    assert [Path(record["source"]).name for record in listed] == ["b.png", "c.png"]
+    assert all(record["problem"] and record["set"] == "train" for record in listed)
+
+
+def test_bad_files_are_skipped_when_asked(make_config: MakeConfig, tmp_path: Path) -> None:
+    listener = Listener()
+    result = train(make_config(*bad_folder(tmp_path), "data.on_bad_file=skip"), reporter=listener)
+    assert result.steps == 1, "two images are left, one batch"
+    assert any("2 file(s) cannot be used" in said for said in listener.said)
+    assert (result.folder / "failures.jsonl").exists()
+
+
+def test_what_the_device_cannot_do_is_said(make_config: MakeConfig) -> None:
+    with pytest.raises(UsageError, match="fp16 needs a CUDA device"):
+        train(make_config("train.device=cpu", "train.precision=fp16"))
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no such device"):
+            train(make_config("train.device=cuda"))
+
+
+def test_bf16_trains(make_config: MakeConfig) -> None:
+    result = train(make_config("train.precision=bf16", "train.log_every=1"))
+    losses = [record["total"] for record in lines(result.folder / "metrics.jsonl", "train")]
+    assert all(np.isfinite(losses))
+    assert all(t.dtype == torch.float32 for t in load_file(result.last).values() if t.is_floating_point())
