@@ -75,6 +75,8 @@ def main() -> None:
         print(peak_memory_mb(torch.device("cpu")))
         return
 
+    # First, while this process is small: on Linux a child's peak starts at the size of its parent.
+    memory = {side: peak_memory(side, args.threads) for side in SIDES}
     models = {side: build() for side, build in SIDES.items()}
     models["ours"].load_state_dict(to_ours(models["reference"].state_dict()))
     first = {side: encode(model, image)[0] for side, model in models.items()}
@@ -86,8 +88,6 @@ def main() -> None:
     medians = {side: median(times) for side, times in seconds.items()}
     # Pair by pair, each pair seconds apart: steadier on a busy machine than the ratio of the medians.
     ratio = median(r / o for r, o in zip(seconds["reference"], seconds["ours"], strict=True))
-    memory = {side: peak_memory(side, args.threads) for side in SIDES}
-
     print(f"{'':<10} {'median s':>9} {'peak MB':>9}")
     for side in SIDES:
         print(f"{side:<10} {medians[side]:>9.3f} {memory[side]:>9.0f}")

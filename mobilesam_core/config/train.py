@@ -31,7 +31,7 @@ class ValidationConfig(Config):
     every: Annotated[int, Field(ge=1)] = 1
     """Epochs between validations; the last epoch is always validated."""
     max_images: Annotated[int, Field(ge=1)] | None = None
-    """Validate on the first so many images (null: all)."""
+    """Validate on at most so many images, evenly spread (null: all)."""
     max_objects: Annotated[int, Field(ge=1)] | None = None
     """At most so many objects an image, evenly spread (null: all)."""
     metric: Literal["miou", "box_miou", "point_miou", "loss"] = "miou"

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def mask_iou(logits: Tensor, targets: Tensor, threshold: float = 0.0) -> Tensor:
-    """IoU of ``logits > threshold`` and ``targets >= 0.5``, shapes ``(..., H, W)`` → ``(...)``; 1 if both are empty."""
-    predicted, wanted = logits > threshold, targets >= 0.5
-    overlap = (predicted & wanted).sum(dim=(-2, -1))
-    union = (predicted | wanted).sum(dim=(-2, -1))
-    return torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
 
 
 def iou_loss(predicted: Tensor, actual: Tensor, kind: Literal["mse", "smooth_l1", "l1"] = "mse") -> Tensor:

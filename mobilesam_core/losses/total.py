@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mobilesam_core.config.loss import LossConfig
-from mobilesam_core.losses.iou import iou_loss, mask_iou
+from mobilesam_core.losses.iou import iou_loss
 from mobilesam_core.losses.mask import bce_loss, dice_loss, focal_loss
+from mobilesam_core.ops.metrics import mask_iou
 
 
 class LossValues(NamedTuple):
@@ -63,7 +64,7 @@ class SegLoss(nn.Module):
 
         weights = self._output_weights(mask_loss.detach())
         with torch.no_grad():
-            actual_iou = mask_iou(logits, wanted)
+            actual_iou = mask_iou(logits > 0, wanted >= 0.5)
         iou_head = iou_loss(iou_predictions[:, :outputs].float(), actual_iou, config.iou_loss).mean(dim=1)
         total = ((weights * mask_loss).sum(dim=1) + config.iou * iou_head).mean()
         means = {name: (weights * value.detach()).sum(dim=1).mean() for name, value in parts.items()}

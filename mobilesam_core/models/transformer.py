@@ -23,7 +23,7 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """``q`` ``(N, Q, D)``, ``k`` and ``v`` ``(N, K, D)`` to ``(N, Q, D)``; ``mask``: which keys count."""
-        # Between 7 tokens and 4096 image tokens, on a CPU, the fused kernel takes 0.3 to 0.9 of the time of a
+        # Between 7 tokens and 4096 image tokens, on a CPU, the fused kernel takes 0.15 to 0.95 of the time of a
         # matmul, a softmax and a matmul.
         out = F.scaled_dot_product_attention(
             self._split(self.q_proj(q)),

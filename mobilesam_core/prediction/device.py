@@ -21,5 +21,5 @@ def resolve_device(name: DeviceName) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not available[name]:
-        raise UsageError(f"torch sees no {name} device on this machine.", "Use --device auto or cpu.")
+        raise UsageError(f"torch sees no {name} device on this machine.", "Choose 'auto' or 'cpu'.")
     return torch.device(name)

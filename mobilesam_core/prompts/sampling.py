@@ -65,5 +65,6 @@ def center_point(mask: np.ndarray) -> tuple[int, int]:
     left, top, right, bottom = mask_box(mask).astype(int)
     inside = np.pad(mask[top:bottom, left:right].astype(np.uint8), 1)
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    row, column = divmod(int(distance.argmax()), distance.shape[1])
+    # Squared distances are whole numbers; rounded, ties are ties whatever the last bit of a call was.
+    row, column = divmod(int(np.rint(distance**2).argmax()), distance.shape[1])
     return int(left) + column - 1, int(top) + row - 1

@@ -23,6 +23,7 @@ from mobilesam_core.data.view import check_trainable
 from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.sam import Sam
+from mobilesam_core.prediction.device import resolve_device
 from mobilesam_core.progress import Reporter
 from mobilesam_core.scheduler import PolynomialLR
 from mobilesam_core.training.optimizer import build_optimizer, freeze_parts
@@ -39,12 +40,7 @@ def build_fabric(run: RunConfig) -> Fabric:
     Raises:
         UsageError: the device is not there, or cannot do the precision.
     """
-    device = run.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[device]:
-        raise UsageError(f"train.device is {device}, but torch sees no such device.", "Use train.device=auto.")
+    device = resolve_device(run.device).type
     if run.precision == "fp16" and device != "cuda":
         raise UsageError(f"train.precision=fp16 needs a CUDA device, not {device}.", "Use train.precision=bf16 or 32.")
     torch.set_num_threads(run.threads or os.cpu_count() or 1)

@@ -141,3 +141,13 @@ def test_a_folder_or_checkpoint_that_is_not_there(
     assert nowhere.code == 1 and "nowhere" in nowhere.err
     missing = run_cli("eval", tmp_path / "missing.pt", *data_options(cells))
     assert missing.code == 1 and "missing.pt" in missing.err
+
+
+def test_real_photographs_with_coco_annotations(run_cli: Run, nano_checkpoint: Path, data_root: Path) -> None:
+    data = ("--images", data_root / "coco" / "images", "--annotations", data_root / "coco" / "val.json")
+    ran = run_cli("eval", nano_checkpoint, *data, "--max-images", 2, "--prompts", "box,clicks", "--clicks", 2, "--json")
+    assert ran.code == 0, ran.err
+    (entry,) = ran.json["checkpoints"]
+    assert entry["images"] == 2 and entry["failures"] == []
+    assert entry["prompts"]["box"]["objects"] == entry["prompts"]["clicks"]["objects"] > 2
+    assert len(entry["prompts"]["clicks"]["clicks"]["iou_after"]) == 2

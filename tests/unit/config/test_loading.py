@@ -21,6 +21,8 @@ data:
   train: {format: shapes}
 """
 
+ALL_FROZEN = "train: {freeze: {image_encoder: yes, prompt_encoder: yes, mask_decoder: yes}}\n"
+
 
 def write(tmp_path: Path, text: str) -> str:
     path = tmp_path / "config.yaml"
@@ -87,7 +89,7 @@ trian: {}
         ("model: {}\nmodel: {}\n", "'model' is given twice"),
         (MINIMAL + "optim: {lr: .nan}\n", "optim.lr"),
         (MINIMAL + "optim: {batch_size: '4'}\n", "optim.batch_size: input should be a valid integer"),
-        (MINIMAL + "train: {freeze: {image_encoder: on, prompt_encoder: on, mask_decoder: on}}\n", "nothing would learn"),
+        (MINIMAL + ALL_FROZEN, "nothing would learn"),
         (MINIMAL.replace("checkpoint: null", "image_size: 100"), "multiple of 64"),
         (MINIMAL.replace("checkpoint: null", "encoder: {depths: [1, 2]}"), "needs 4 values, not 2"),
     ],

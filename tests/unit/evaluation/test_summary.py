@@ -5,11 +5,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mobilesam_core.config.data import FolderConfig
+from mobilesam_core.data.build import build_source
 from mobilesam_core.data.sample import BadFile
 from mobilesam_core.evaluation.summary import Evaluation
 from mobilesam_core.evaluation.types import EvalOptions, ObjectScore
+from mobilesam_core.ops.metrics import fill_box_iou
 
 SCORE = ObjectScore(
     image="a.png",
@@ -74,3 +78,12 @@ def test_csv_has_a_row_for_each_object_and_kind(tmp_path: Path) -> None:
     assert rows[0]["dice"] == "0.666667" and rows[0]["iou_click_1"] == ""
     assert rows[1]["image"] == 'odd, "name"' and rows[1]["iou_click_3"] == "0.3"
     assert list(tmp_path.iterdir()) == [tmp_path / "objects.csv"]
+
+
+def test_filling_the_box_of_real_nuclei(data_root: Path) -> None:
+    config = FolderConfig(format="folder", images=Path("images"), masks=Path("masks"), mask_mode="instances")
+    source = build_source(config, data_root / "nuclei" / "val")
+    samples = [source[i] for i in range(len(source))]
+    ious = np.concatenate([fill_box_iou(sample.masks.areas, sample.masks.boxes) for sample in samples])
+    assert len(ious) == 924
+    assert ious.mean() == pytest.approx(0.755, abs=5e-4)

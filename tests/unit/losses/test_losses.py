@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mobilesam_core.config.loss import LossConfig
-from mobilesam_core.losses.iou import iou_loss, mask_iou
+from mobilesam_core.losses.iou import iou_loss
 from mobilesam_core.losses.mask import bce_loss, dice_loss, focal_loss
 from mobilesam_core.losses.total import SegLoss
 
@@ -64,12 +64,6 @@ def test_soft_targets_are_best_met_by_their_own_probability() -> None:
     logits = torch.linspace(-4, 4, 81)
     values = torch.stack([bce_loss(x.expand(1, 4, 4), targets) for x in logits]).flatten()
     assert sigmoid(logits[values.argmin()].item()) == pytest.approx(0.25, abs=0.02)
-
-
-def test_mask_iou() -> None:
-    logits = torch.tensor([[[1.0, 1.0], [-1.0, -1.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
-    targets = torch.tensor([[[1.0, 0.0], [0.6, 0.4]], [[0.0, 0.0], [0.0, 0.0]]])
-    assert mask_iou(logits, targets).tolist() == pytest.approx([1 / 3, 1.0])
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("mse", 0.04), ("smooth_l1", 0.02), ("l1", 0.2)])
