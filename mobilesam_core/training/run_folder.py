@@ -79,7 +79,7 @@ def claim_run_folder(config: TrainConfig, resume: bool) -> RunFolder:
     """
     run = config.train
     base = run.output_dir / run.project / run.run
-    taken = [path for path in _numbered(base) if RunFolder(path).config.exists()]
+    taken = [path for path in _numbered(base) if RunFolder(path).state.exists()]
     if resume:
         path = taken[-1] if taken and run.on_taken == "number" else base
     elif base not in taken:

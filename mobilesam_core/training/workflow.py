@@ -13,7 +13,7 @@ from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.errors import CheckpointError, UsageError
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.training.interrupt import StopRequest
-from mobilesam_core.training.loop import fit
+from mobilesam_core.training.loop import fit, save
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.run import Run
 from mobilesam_core.training.run_folder import claim_run_folder
@@ -62,19 +62,21 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
     state = read_state(folder.state) if resume else None
     if state is not None:
         _require_same(config, state, folder.state)
-    with StopRequest() as stop:
-        fabric = build_fabric(config.train)
-        model = build_model(config, reporter)
-        sets = build_sets(config, model, folder, reporter)
-        run = build_run(config, folder, fabric, model, sets, state, reporter)
-        _announce(run)
-        if state is None:
-            folder.write_config(config)
-        try:
+    fabric = build_fabric(config.train)
+    model = build_model(config, reporter)
+    sets = build_sets(config, model, folder, reporter)
+    run = build_run(config, folder, fabric, model, sets, state, reporter)
+    _announce(run)
+    try:
+        # Until here a signal may simply end the process: there is nothing to save.
+        with StopRequest() as stop:
+            if state is None:
+                folder.write_config(config)
+                save(run)
             last = fit(run, stop)
-        finally:
-            run.loader.close()
-            run.log.close()
+    finally:
+        run.loader.close()
+        run.log.close()
     return TrainResult(
         folder=folder.path,
         best=folder.best,

@@ -291,3 +291,17 @@ def test_bf16_trains(make_config: MakeConfig) -> None:
     losses = [record["total"] for record in lines(result.folder / "metrics.jsonl", "train")]
     assert all(np.isfinite(losses))
     assert all(t.dtype == torch.float32 for t in load_file(result.last).values() if t.is_floating_point())
+
+
+def test_a_run_that_died_before_its_first_save_resumes_from_the_start(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(run: Any, batches: Any) -> Any:
+        raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(loop, "optimizer_step", die)
+        train(make_config("train.run=parts"))
+    parts, whole = train(make_config("train.run=parts"), resume=True), train(make_config("train.run=whole"))
+    assert load_file(parts.last).keys() == load_file(whole.last).keys()
+    assert all(torch.equal(tensor, load_file(whole.last)[name]) for name, tensor in load_file(parts.last).items())
