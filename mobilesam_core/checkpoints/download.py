@@ -141,7 +141,7 @@ def _connect(spec: WeightSpec, part: Path, start: int) -> http.client.HTTPRespon
             f"Cannot download {spec.name} from {url} ({reason}).",
             f"Get that file (sha256 {spec.sha256}) another way and save it as {part.with_name(spec.name)}; "
             "or set MOBILESAM_WEIGHTS_URL to a mirror; "
-            "or set model.checkpoint to a file you have, or to null for random weights.",
+            "or name a checkpoint you have; training can also start from random weights (model.checkpoint: null).",
         ) from error
 
 
