@@ -40,7 +40,8 @@ def stderr() -> Console:
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout, for machines."""
     # Not through rich: it would wrap long lines at the width of the terminal.
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    # ASCII, since a pipe may have any encoding.
+    print(json.dumps(value, indent=2))
 
 
 def reporter(quiet: bool = False) -> Reporter:

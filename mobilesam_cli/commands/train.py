@@ -17,9 +17,7 @@ def train(
         str, typer.Argument(help="A YAML config, or the name of a packaged one ('quickstart').", show_default=False)
     ],
     overrides: Overrides = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run of this config where it stopped, bit for bit.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run of this config where it stopped.")] = False,
     json: Json = False,
 ) -> None:
     """Fine-tune a model on images and masks, as a YAML config says.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ class Position:
     epoch: counted from 0; ``batch``: batches of it that are done; ``step``: optimizer steps done in all.
     trained: the epoch's last step is done and its validation is due.
     best, best_epoch, stale: best value of the validation metric, its epoch, and validations since.
+    metrics: of the last validation. images: in the training set; the order of an epoch depends on it.
     """
 
     epoch: int = 0
@@ -30,6 +31,8 @@ class Position:
     best: float | None = None
     best_epoch: int | None = None
     stale: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    images: int = 0
 
 
 def save_state(path: Path, position: Position, config_json: str, parts: dict[str, Any]) -> None:

@@ -17,10 +17,14 @@ from mobilesam_core.data.training_set import ORDER_STREAM, FramedSample, Trainin
 from mobilesam_core.errors import DataError
 
 
+def available_cores() -> int:
+    """CPU cores this process may use; batch systems often grant fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_workers() -> int:
     """One process on two cores, up to eight on more: the model needs cores too."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores - 2))
+    return max(1, min(8, available_cores() - 2))
 
 
 class TrainingLoader:

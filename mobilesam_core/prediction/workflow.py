@@ -140,6 +140,9 @@ def _predict_image(
     image, orientation = read_oriented(request.image, channels)
     check_inside(request, image.shape[0], image.shape[1])
     folder, json_path, overlay_path = _outputs(options.out, name)
+    # What is there describes masks that are about to be replaced.
+    if json_path.exists():
+        json_path.unlink()
     canvas = new_canvas(image) if options.overlay else None
     records = []
     for found in segment(model, image, request.objects, options.output, orientation):

@@ -33,24 +33,22 @@ class StepResult:
     objects: int
 
 
-def fit(run: Run, stop: StopRequest) -> Validation | None:
-    """Train until the last epoch, ``max_steps`` or an early stop; returns the last validation.
+def fit(run: Run, stop: StopRequest) -> None:
+    """Train until the last epoch, ``max_steps`` or an early stop.
 
     Raises:
         Interrupted: a stop was requested; the state was saved first.
         TrainingError: a loss or gradient was not finite; the weights are those of the step before.
     """
-    last: Validation | None = None
     position = run.position
     while position.epoch < run.steps.epochs and not _stale(run):
         if not position.trained:
             train_epoch(run, stop)
             position.trained = True
             save(run)
-        last = end_epoch(run, stop) or last
+        end_epoch(run, stop)
         position.epoch, position.batch, position.trained = position.epoch + 1, 0, False
         save(run)
-    return last
 
 
 def _stale(run: Run) -> bool:
@@ -71,12 +69,12 @@ def train_epoch(run: Run, stop: StopRequest) -> None:
     title = f"Epoch {position.epoch + 1}/{run.steps.epochs}"
     meter = Meter()
     with run.reporter.task(title, total, "steps", start=done) as task:
-        for group in _groups(iter(run.loader), config.optim.accumulate, total - done):
+        for number, group in enumerate(_groups(iter(run.loader), config.optim.accumulate, total - done), done + 1):
             result = optimizer_step(run, group)
             position.batch += len(group)
             position.step += 1
             meter.add(result)
-            _report(run, meter, task)
+            _report(run, meter, task, flush=number == total)
             every = config.train.checkpoint_every
             if every is not None and position.step % every == 0:
                 save(run)
@@ -131,13 +129,14 @@ def _require_finite(run: Run, loss: float, grad_norm: float, batches: list[Batch
     )
 
 
-def end_epoch(run: Run, stop: StopRequest) -> Validation | None:
-    """Validate if this epoch is due, keep ``best`` and ``last``; returns the validation if there was one."""
+def end_epoch(run: Run, stop: StopRequest) -> None:
+    """Validate if this epoch is due; keep ``best`` and ``last``."""
     config, position = run.config, run.position
     final = position.epoch + 1 == run.steps.epochs
     result: Validation | None = None
     if run.sets.val is not None and (final or (position.epoch + 1) % config.train.validation.every == 0):
         result = validate(run, run.sets.val, lambda: _stop(run) if stop.requested else None)
+        position.metrics = result.values
         run.log.write("val", position.step, position.epoch + 1, result.values)
         run.reporter.info(f"Epoch {position.epoch + 1}/{run.steps.epochs}: {result.sentence}")
         if position.best is None or result.score > position.best:
@@ -149,7 +148,6 @@ def end_epoch(run: Run, stop: StopRequest) -> Validation | None:
     if run.sets.val is None:
         save_checkpoint(run, run.folder.best)
         position.best_epoch = position.epoch + 1
-    return result
 
 
 def save(run: Run) -> None:
@@ -213,9 +211,10 @@ class Meter:
         }
 
 
-def _report(run: Run, meter: Meter, task: ProgressTask) -> None:
+def _report(run: Run, meter: Meter, task: ProgressTask, flush: bool) -> None:
+    """A line of the log every ``log_every`` steps and, with ``flush``, of what is left of an epoch."""
     position = run.position
-    if len(meter) < run.config.train.log_every and position.step != run.steps.total:
+    if len(meter) < run.config.train.log_every and not flush:
         task.advance()
         return
     values = meter.flush()

@@ -103,13 +103,21 @@ def _numbered(base: Path) -> list[Path]:
     return found
 
 
+def _belongs(line: str, step: int) -> bool:
+    """Whether a log line is whole and of a step that was saved; a killed run may leave half a line."""
+    try:
+        return int(json.loads(line)["step"]) <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 class MetricsLog:
     """Appends to ``metrics.jsonl`` and, when it is installed, to TensorBoard."""
 
     def __init__(self, folder: RunFolder, step: int) -> None:
         """Continue the logs at optimizer step ``step``: lines of later steps were never saved, so they go."""
         self._path = folder.metrics
-        kept = [line for line in self._lines() if json.loads(line)["step"] <= step]
+        kept = [line for line in self._lines() if _belongs(line, step)]
         write_text(self._path, "".join(kept))
         self.tensorboard = importlib.util.find_spec("tensorboard") is not None
         self._writer: Any = None

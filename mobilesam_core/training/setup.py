@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from mobilesam_core.checkpoints.resume import Position, restore_state
 from mobilesam_core.config.data import DataConfig
 from mobilesam_core.config.train import RunConfig, TrainConfig
 from mobilesam_core.data.build import build_source
-from mobilesam_core.data.loader import build_loader
+from mobilesam_core.data.loader import available_cores, build_loader
 from mobilesam_core.data.sample import BadFile, SampleSource
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.data.verify import Subset, find_bad_files
@@ -43,7 +42,7 @@ def build_fabric(run: RunConfig) -> Fabric:
     device = resolve_device(run.device).type
     if run.precision == "fp16" and device != "cuda":
         raise UsageError(f"train.precision=fp16 needs a CUDA device, not {device}.", "Use train.precision=bf16 or 32.")
-    torch.set_num_threads(run.threads or os.cpu_count() or 1)
+    torch.set_num_threads(run.threads or available_cores())
     return Fabric(accelerator=device, devices=1, precision=_PRECISIONS[run.precision])  # type: ignore[arg-type]
 
 
@@ -109,6 +108,14 @@ def _without(source: SampleSource, bad: Sequence[BadFile]) -> SampleSource:
     return Subset(source, [index for index in range(len(source)) if index not in left_out])
 
 
+def _require_same_images(before: int, now: int) -> None:
+    if before != now:
+        raise UsageError(
+            f"The run to resume had {before} training images, now there are {now}: it cannot go on as it began.",
+            "Restore the data, or start a new run (train.run) from its last.safetensors.",
+        )
+
+
 def build_run(
     config: TrainConfig,
     folder: RunFolder,
@@ -133,7 +140,10 @@ def build_run(
         "scheduler": scheduler,
         "precision": fabric.strategy.precision,
     }
-    position = restore_state(state, parts) if state is not None else Position()
+    position = Position(images=len(sets.train))
+    if state is not None:
+        position = restore_state(state, parts)
+        _require_same_images(position.images, len(sets.train))
     return Run(
         config=config,
         folder=folder,

@@ -22,7 +22,6 @@ from mobilesam_core.training.setup import build_fabric, build_model, build_run, 
 # Keys that change how fast or how loudly a run goes, but not what it computes.
 _MAY_CHANGE = (
     "data.workers",
-    "data.verify",
     "train.output_dir",
     "train.on_taken",
     "train.threads",
@@ -73,7 +72,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
             if state is None:
                 folder.write_config(config)
                 save(run)
-            last = fit(run, stop)
+            fit(run, stop)
     finally:
         run.loader.close()
         run.log.close()
@@ -84,7 +83,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
         steps=run.position.step,
         epochs=run.position.epoch,
         best_epoch=run.position.best_epoch,
-        metrics=last.values if last else {},
+        metrics=run.position.metrics,
         seconds=time.perf_counter() - began,
         peak_memory_mb=peak_memory_mb(fabric.device),
     )

@@ -128,10 +128,33 @@ def test_resume_after_a_crash_drops_the_lines_that_were_never_saved(
     assert [record["step"] for record in lines(result.folder / "metrics.jsonl", "train")] == list(range(1, 9))
 
 
+def test_half_a_line_in_the_log_does_not_hinder_resuming(make_config: MakeConfig) -> None:
+    log = train(make_config()).folder / "metrics.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + '{"split": "train", "st')
+    train(make_config(), resume=True)
+    assert log.read_text() == whole
+
+
+def test_resume_refuses_another_number_of_images(make_config: MakeConfig, tmp_path: Path) -> None:
+    overrides = [*bad_folder(tmp_path), "data.on_bad_file=skip"]
+    train(make_config(*overrides))
+    for kind in ("images", "masks"):
+        (tmp_path / kind / "a.png").unlink()
+    with pytest.raises(UsageError, match="had 2 training images, now there are 1"):
+        train(make_config(*overrides), resume=True)
+
+
+def test_every_epoch_is_logged_however_short(make_config: MakeConfig) -> None:
+    result = train(make_config("train.log_every=2"))
+    assert [record["step"] for record in lines(result.folder / "metrics.jsonl", "train")] == [2, 3, 5, 6]
+
+
 def test_resuming_a_finished_run_changes_nothing(make_config: MakeConfig) -> None:
     first = train(make_config())
     before = first.last.read_bytes()
-    assert train(make_config(), resume=True).steps == first.steps
+    again = train(make_config(), resume=True)
+    assert (again.steps, again.metrics) == (first.steps, first.metrics)
     assert first.last.read_bytes() == before
 
 
