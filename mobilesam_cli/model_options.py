@@ -14,4 +14,13 @@ ModelType = Annotated[
     Literal["vit_t", "vit_b", "vit_l", "vit_h", "vit_nano"] | None,
     typer.Option("--model-type", help="The architecture of weights that do not tell theirs.", show_default=False),
 ]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size",
+        min=64,
+        help="Side of the model's input in pixels, a multiple of 64: larger finds smaller objects and takes longer.",
+        show_default="what the weights were made at",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")]

@@ -8,6 +8,7 @@
     │   └── PromptError         2  a point, box or mask that cannot be used
     ├── DataError               1  an image, mask or annotation file
     ├── CheckpointError         1  weights: unreadable, untrusted, or of another architecture
+    │   └── UnreachableError    1  weights to download, and no connection
     ├── TrainingError           1  training cannot go on (a loss that is not finite, …)
     ├── OutputError             1  a file cannot be written (permission, full disk)
     └── Interrupted           130  Ctrl-C or SIGTERM, after what was done had been saved
@@ -56,6 +57,10 @@ class DataError(MobileSamError):
 
 class CheckpointError(MobileSamError):
     """Weights cannot be read, trusted or matched to the model."""
+
+
+class UnreachableError(CheckpointError):
+    """Weights are not here yet and their server cannot be reached."""
 
 
 class TrainingError(MobileSamError):

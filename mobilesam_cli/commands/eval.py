@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mobilesam_cli.model_options import Device, ModelType, Overwrite
+from mobilesam_cli.model_options import Device, ImageSize, ModelType, Overwrite
 from mobilesam_cli.options import Json, Overrides
 from mobilesam_core.errors import DataError, UsageError
 
@@ -25,7 +25,7 @@ def evaluate(
     checkpoints: Annotated[
         list[str],
         typer.Argument(
-            metavar="CHECKPOINT...", help="Weight files (.safetensors, .pt), or 'official'.", show_default=False
+            metavar="CHECKPOINT...", help="Weight files (.safetensors, .pt), 'official' or 'nano'.", show_default=False
         ),
     ],
     config: Annotated[
@@ -59,6 +59,7 @@ def evaluate(
     ] = 8,
     overwrite: Overwrite = False,
     model_type: ModelType = None,
+    image_size: ImageSize = None,
     device: Device = "auto",
     overrides: Overrides = None,
     json: Json = False,
@@ -107,6 +108,7 @@ def evaluate(
         options,
         device=resolve_device(device),
         model_name=model_type,
+        image_size=image_size,
         worst=worst if out is not None else 0,
         reporter=reporter(),
     )

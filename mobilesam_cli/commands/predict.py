@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilesam_cli.model_options import Device, ModelType, Overwrite
+from mobilesam_cli.model_options import Device, ImageSize, ModelType, Overwrite
 from mobilesam_cli.options import Json
 from mobilesam_core.errors import DataError, PromptError, UsageError
 
@@ -52,9 +52,15 @@ def predict(
         typer.Option("--prompts", help="A JSON file with the objects of many images.", show_default=False),
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", help="Weights (.safetensors, .pt), or 'official'.")
-    ] = "official",
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            help="Weights (.safetensors, .pt), 'official' or 'nano'.",
+            show_default="official; offline, nano",
+        ),
+    ] = None,
     model_type: ModelType = None,
+    image_size: ImageSize = None,
     multimask: Annotated[
         bool | None,
         typer.Option(
@@ -96,7 +102,7 @@ def predict(
     requests = _requests(images or [], points or [], negatives or [], boxes or [], mask, prompts)
 
     from mobilesam_cli.console import print_json, reporter
-    from mobilesam_core.checkpoints.loading import open_checkpoint
+    from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
     from mobilesam_core.prediction.device import resolve_device
     from mobilesam_core.prediction.workflow import PredictOptions, plan_outputs
     from mobilesam_core.prediction.workflow import predict as run
@@ -104,7 +110,9 @@ def predict(
     output = {None: "best", True: "multimask", False: "single"}[multimask]
     options = PredictOptions(out, output, overlay, overwrite)  # type: ignore[arg-type]
     plan_outputs(requests, options)
-    opened = open_checkpoint(checkpoint, model_type, reporter())
+    opened = open_checkpoint(
+        checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size
+    )
     opened.model.to(resolve_device(device))
     result = run(requests, opened, options, reporter())
     if json:
@@ -194,6 +202,7 @@ def _as_json(result: PredictResult, opened: OpenedCheckpoint) -> dict[str, objec
     ]
     return {
         "model": opened.model.config.name,
+        "image_size": opened.model.image_size,
         "checkpoint": str(opened.path),
         "checkpoint_sha256": opened.sha256,
         "images": images,

@@ -58,14 +58,16 @@ def _show(result: TrainResult) -> None:
 
     from mobilesam_cli.console import stdout
 
-    table = Table(title="Validation after the last epoch", title_justify="left")
-    table.add_column("prompt")
-    for name in ("mIoU", "Dice", "fill the box"):
-        table.add_column(name, justify="right")
-    metrics = result.metrics
-    if metrics:
-        table.add_row("box", *(f"{metrics[key]:.3f}" for key in ("box_miou", "box_dice", "fill_box_miou")))
-        table.add_row("one point", *(f"{metrics[key]:.3f}" for key in ("point_miou", "point_dice")), "")
+    before, after = result.before, result.metrics
+    if after:
+        table = Table(title="Validation after the last epoch", title_justify="left")
+        table.add_column("prompt")
+        for name in (*(["mIoU before"] if before else []), "mIoU after", "Dice after", "fill the box"):
+            table.add_column(name, justify="right")
+        for prompt, kind, baseline in (("box", "box", f"{after['fill_box_miou']:.3f}"), ("one point", "point", "")):
+            earlier = [before[f"{kind}_miou"]] if before else []
+            cells = [*earlier, after[f"{kind}_miou"], after[f"{kind}_dice"]]
+            table.add_row(prompt, *(f"{value:.3f}" for value in cells), baseline)
         stdout().print(table)
     memory = f", peak memory {result.peak_memory_mb / 1024:.1f} GiB" if result.peak_memory_mb else ""
     stdout().print(f"{result.steps} steps in {result.seconds:.0f} s{memory}")

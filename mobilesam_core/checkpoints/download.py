@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mobilesam_core.checkpoints.weights import file_sha256
-from mobilesam_core.errors import CheckpointError
+from mobilesam_core.errors import CheckpointError, UnreachableError
 from mobilesam_core.files import make_folder, output_error
 from mobilesam_core.progress import Reporter
 
@@ -72,7 +72,8 @@ def fetch_weights(spec: WeightSpec, reporter: Reporter) -> Path:
     A download that was cut off goes on where it stopped.
 
     Raises:
-        CheckpointError: no connection, a connection cut off, or a file with another hash.
+        UnreachableError: no connection.
+        CheckpointError: a mirror without the file, a connection cut off, or a file with another hash.
         OutputError: the cache cannot be written.
     """
     target = cache_folder() / spec.name
@@ -137,11 +138,15 @@ def _connect(spec: WeightSpec, part: Path, start: int) -> http.client.HTTPRespon
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         reason = getattr(error, "reason", None) or error
-        raise CheckpointError(
+        # A mirror that answers, but not with the file, is a mistake to repair; anything else may be a network that
+        # leads nowhere, of which some answer in a server's place.
+        answered = isinstance(error, urllib.error.HTTPError) and "MOBILESAM_WEIGHTS_URL" in os.environ
+        raise (CheckpointError if answered else UnreachableError)(
             f"Cannot download {spec.name} from {url} ({reason}).",
             f"Get that file (sha256 {spec.sha256}) another way and save it as {part.with_name(spec.name)}; "
-            "or set MOBILESAM_WEIGHTS_URL to a mirror; "
-            "or name a checkpoint you have; training can also start from random weights (model.checkpoint: null).",
+            "or set MOBILESAM_WEIGHTS_URL to a mirror; or name a checkpoint you have; "
+            "or use the small weights that need no download: --checkpoint nano, or in a config model.name: vit_nano "
+            "and model.checkpoint: nano.",
         ) from error
 
 

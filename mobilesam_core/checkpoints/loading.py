@@ -14,13 +14,16 @@ from mobilesam_core.checkpoints.download import OFFICIAL_WEIGHTS, fetch_weights
 from mobilesam_core.checkpoints.keys import to_official
 from mobilesam_core.checkpoints.weights import WeightFile, load_weights, read_weights
 from mobilesam_core.config.model import ModelConfig, ModelName
-from mobilesam_core.errors import CheckpointError, UsageError
+from mobilesam_core.errors import CheckpointError, UnreachableError, UsageError
 from mobilesam_core.models.registry import SPECS, build_sam
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.progress import NullReporter, Reporter
 
 OFFICIAL = "official"
 """The checkpoint name that stands for the authors' weights, downloaded once."""
+NANO = "nano"
+"""The checkpoint name of the small weights that come with the package."""
+_EMBEDDED = Path(__file__).parent / "embedded"
 
 
 @dataclass(frozen=True)
@@ -56,35 +59,73 @@ def load_model(config: ModelConfig, reporter: Reporter | None = None) -> Sam:
 
 
 def open_checkpoint(
-    checkpoint: str | Path, model_name: str | None = None, reporter: Reporter | None = None
+    checkpoint: str | Path,
+    model_name: str | None = None,
+    reporter: Reporter | None = None,
+    image_size: int | None = None,
 ) -> OpenedCheckpoint:
     """Load a checkpoint whatever its architecture, in evaluation mode, on the CPU.
 
     The architecture is the one its metadata name (in the header of a ``.safetensors`` file, in the ``.json``
     beside a ``.pt``); else the one whose weights it holds, by names and shapes; else ``model_name``.
 
+    Args:
+        image_size: side of the input frame in pixels, a multiple of 64; None keeps the one the weights were made at.
+
     Raises:
+        UsageError: such an image size cannot be.
         CheckpointError: the file cannot be read, or its architecture is unknown.
     """
     reporter = reporter or NullReporter()
     path = resolve_checkpoint(str(checkpoint), model_name or "vit_t", reporter)
     file = read_weights(path)
-    config = _config_of(file, model_name).model_copy(update={"checkpoint": str(path)})
+    described = _config_of(file, model_name)
+    try:
+        changes = {
+            "checkpoint": str(path),
+            "image_size": described.image_size if image_size is None else image_size,
+        }
+        config = ModelConfig.model_validate(described.model_dump() | changes)
+    except ValidationError as error:
+        raise UsageError(f"An image size of {image_size} cannot be.", "It is a multiple of 64, at least 64.") from error
     model = build_sam(config)
     load_weights(model, file)
     return OpenedCheckpoint(model.eval(), path, file.sha256, file.metadata)
 
 
 def resolve_checkpoint(checkpoint: str, model_name: str, reporter: Reporter) -> Path:
-    """The file behind ``checkpoint``: a path, or ``official``, which is downloaded once and verified."""
+    """The file behind ``checkpoint``: a path, ``nano``, or ``official``, which is downloaded once and verified."""
+    if checkpoint == NANO:
+        return _EMBEDDED / "nano.safetensors"
     if checkpoint != OFFICIAL:
         return Path(checkpoint).expanduser()
     if model_name not in OFFICIAL_WEIGHTS:
         raise CheckpointError(
             f"There is no official checkpoint of {model_name} to download.",
-            f"Set model.checkpoint to a {model_name} file (.safetensors, .pt), or to null for random ones.",
+            f"Name a {model_name} file (.safetensors, .pt)"
+            + (f", or '{NANO}', which comes with the package." if model_name == "vit_nano" else ".")
+            + " To train from random weights, set model.checkpoint to null.",
         )
     return fetch_weights(OFFICIAL_WEIGHTS[model_name], reporter)
+
+
+def default_checkpoint(model_name: str | None, reporter: Reporter) -> str:
+    """The weights to use when none are named.
+
+    :data:`NANO` for vit_nano; else :data:`OFFICIAL`. For no model in particular, offline: :data:`NANO`, with a warning.
+    """
+    if model_name is not None:
+        return NANO if model_name == "vit_nano" else OFFICIAL
+    try:
+        fetch_weights(OFFICIAL_WEIGHTS["vit_t"], reporter)
+    except UnreachableError as error:
+        reporter.warning(
+            f"{error.message} The small weights 'nano' are used instead: they were trained on drawn shapes alone and "
+            "are no match for MobileSAM's own on photographs. --checkpoint official says how to get those, "
+            "--checkpoint nano asks for these."
+        )
+        return NANO
+    return OFFICIAL
 
 
 def _config_of(file: WeightFile, model_name: str | None) -> ModelConfig:

@@ -21,7 +21,8 @@ class Position:
     epoch: counted from 0; ``batch``: batches of it that are done; ``step``: optimizer steps done in all.
     trained: the epoch's last step is done and its validation is due.
     best, best_epoch, stale: best value of the validation metric, its epoch, and validations since.
-    metrics: of the last validation. images: in the training set; the order of an epoch depends on it.
+    metrics: of the last validation. before: of the start weights, empty if not asked for.
+    images: in the training set; the order of an epoch depends on it.
     """
 
     epoch: int = 0
@@ -32,6 +33,7 @@ class Position:
     best_epoch: int | None = None
     stale: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    before: dict[str, float] = field(default_factory=dict)
     images: int = 0
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mobilesam_core.checkpoints.keys import official_key, to_official, to_ours
-from mobilesam_core.errors import CheckpointError
+from mobilesam_core.errors import CheckpointError, OutputError
 from mobilesam_core.files import atomic_path, write_json
 from mobilesam_core.models.sam import Sam
 
@@ -87,23 +87,34 @@ def load_weights(model: Sam, file: WeightFile) -> None:
     if any(problems):
         raise CheckpointError(
             f"{file.path} does not fit {model.config.name}: {'; '.join(p for p in problems if p)}.",
-            "Set model.name and its overrides to what the file was made with, or name another file.",
+            "Set model.name and its overrides to what the file was made with, name another file, or train from random "
+            "weights (model.checkpoint: null).",
         )
     model.load_state_dict(state)
 
 
-def save_weights(model: Sam, path: Path, metadata: Mapping[str, str]) -> None:
+def save_weights(model: Sam, path: Path, metadata: Mapping[str, str], dtype: torch.dtype = torch.float32) -> None:
     """Write the weights under their official names; ``.safetensors``, or ``.pt`` with a ``.json`` beside it.
 
-    ``metadata`` goes with them; the architecture (``model``) and ``image_size`` are added to it.
+    ``metadata`` goes with them; the architecture (``model``) and ``image_size`` are added to it. ``dtype`` is what
+    floating-point weights are stored as.
 
     Raises:
-        OutputError: the file cannot be written; what was there before stays.
+        OutputError: the file cannot be written, or ``dtype`` cannot hold the weights; what was there before stays.
     """
     # Where the weights came from is the caller's to record, and may name private folders.
     architecture = model.config.model_copy(update={"checkpoint": None})
     facts = {**metadata, "model": architecture.model_dump_json(), "image_size": str(model.image_size)}
-    state = {key: value.detach().cpu().contiguous() for key, value in to_official(model.state_dict()).items()}
+    state = {
+        key: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+        for key, value in to_official(model.state_dict()).items()
+    }
+    for key, value in to_official(model.state_dict()).items():
+        if bool(value.isfinite().all()) and not bool(state[key].isfinite().all()):
+            raise OutputError(
+                f"{path} was not written: {key} has values too large for {str(dtype).removeprefix('torch.')}.",
+                "Store float32 (train.checkpoint_dtype).",
+            )
     # Through memory: both writers report a full disk as an error of their own, without its cause.
     data = safetensors.torch.save(state, facts) if path.suffix == SAFETENSORS else torch_bytes(state)
     with atomic_path(path) as temporary:

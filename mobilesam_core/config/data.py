@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -46,18 +46,25 @@ class CocoConfig(Config):
     """What to do with ``iscrowd`` regions: they cover many objects, so they are left out by default."""
 
 
+ShapesDomain = Literal["crowd", "specks", "polygons", "thin", "holes", "heap", "texture", "large", "symbols"]
+TRAINED_DOMAINS: tuple[ShapesDomain, ...] = tuple(name for name in get_args(ShapesDomain) if name != "symbols")
+"""What the embedded weights ``nano`` were trained on; ``symbols`` is held out."""
+
+
 class ShapesConfig(Config):
     """Procedurally drawn shapes: no files needed."""
 
     format: Literal["shapes"]
+    domains: Annotated[tuple[ShapesDomain, ...], Field(min_length=1)] = TRAINED_DOMAINS
+    """Kinds of scene, evenly mixed; all but ``symbols`` unless named. Name one twice to see it twice as often."""
     count: Annotated[int, Field(ge=1)] = 256
     """Images in an epoch."""
     size: Annotated[int, Field(ge=32, le=4096)] = 256
     """Side of the drawn images in pixels."""
-    max_shapes: Annotated[int, Field(ge=1, le=256)] = 12
-    """At most so many shapes in an image."""
+    max_shapes: Annotated[int, Field(ge=1)] | None = None
+    """At most so many shapes in an image (null: as many as the domain has)."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Images are a function of this seed and their index alone."""
+    """Images are a function of the keys above, this seed and their index."""
 
 
 SetConfig = Annotated[FolderConfig | CocoConfig | ShapesConfig, Field(discriminator="format")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,9 +38,10 @@ class ModelConfig(Config):
     """Which model, from which weights."""
 
     name: ModelName = "vit_t"
-    """``vit_t`` is MobileSAM; ``vit_b/l/h`` are SAM's own encoders; ``vit_nano`` is small, for demos and tests."""
+    """``vit_t`` is MobileSAM; ``vit_b/l/h`` are SAM's own encoders; ``vit_nano`` is small, for plain scenes."""
     checkpoint: str | None = "official"
-    """A ``.safetensors`` or ``.pt`` file, ``official`` (downloaded once and verified), or null for random weights."""
+    """A ``.safetensors`` or ``.pt`` file, ``official`` (downloaded once and verified), ``nano`` (comes with the
+    package, and is what ``vit_nano`` starts from by default), or null for random weights."""
     image_size: Annotated[int, Field(ge=64, multiple_of=64)] | None = None
     """Side of the square input frame in pixels, a multiple of 64 (null: 1024; 256 for ``vit_nano``)."""
     encoder: EncoderOverrides = EncoderOverrides()
@@ -48,6 +49,20 @@ class ModelConfig(Config):
     """Layers of the head that predicts each mask's IoU (null: 3)."""
     iou_head_hidden_dim: Positive | None = None
     """Hidden width of that head (null: 256; 128 for ``vit_nano``)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nano_starts_from_nano(cls, tree: Any) -> Any:
+        # There are no official weights of this model: that default would always be an error.
+        if isinstance(tree, dict) and tree.get("name") == "vit_nano":
+            return {"checkpoint": "nano", **tree}
+        return tree
+
+    @model_validator(mode="after")
+    def _nano_is_of_vit_nano(self) -> ModelConfig:
+        if self.checkpoint == "nano" and self.name != "vit_nano":
+            raise ValueError(f"checkpoint 'nano' holds weights of vit_nano, not of {self.name}")
+        return self
 
     @model_validator(mode="after")
     def _right_number_of_stages(self) -> ModelConfig:

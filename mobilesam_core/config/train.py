@@ -38,6 +38,8 @@ class ValidationConfig(Config):
     """What ``best`` means: ``miou`` is the mean of box and one-point mIoU."""
     overlays: Annotated[int, Field(ge=0)] = 4
     """Pictures of so many validation images each time."""
+    before: bool | None = None
+    """Measure the start weights too, so that the gain shows (null: unless they are random)."""
 
 
 class RunConfig(Config):
@@ -65,6 +67,9 @@ class RunConfig(Config):
     validation: ValidationConfig = ValidationConfig()
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     """Also keep ``step_N`` every so many optimizer steps."""
+    checkpoint_dtype: Literal["float32", "float16"] = "float32"
+    """What ``best``, ``last`` and ``step_N`` are stored as; ``float16`` halves the files. Training, its state and the
+    figures of its validations stay in float32."""
     early_stop: Annotated[int, Field(ge=1)] | None = None
     """Stop after so many validations without an improvement."""
     log_every: Annotated[int, Field(ge=1)] = 10
@@ -88,4 +93,6 @@ class TrainConfig(Config):
             raise ValueError("train.freeze freezes all three parts: nothing would learn")
         if self.data.val is None and self.train.early_stop is not None:
             raise ValueError("train.early_stop needs a validation set (data.val)")
+        if self.data.val is None and self.train.validation.before:
+            raise ValueError("train.validation.before needs a validation set (data.val)")
         return self

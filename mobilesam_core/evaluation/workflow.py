@@ -59,13 +59,14 @@ def evaluate_checkpoints(
     *,
     device: torch.device,
     model_name: str | None = None,
+    image_size: int | None = None,
     worst: int = 0,
     reporter: Reporter | None = None,
 ) -> list[CheckpointResult]:
-    """Evaluate each checkpoint (a file, or ``official``) on the same data.
+    """Evaluate each checkpoint (a file, ``official`` or ``nano``) on the same data.
 
-    model_name: the architecture of files that do not tell theirs. worst: pictures kept for each kind of
-    prompt.
+    model_name: the architecture of files that do not tell theirs. image_size: side of the models' input frame in
+    pixels; None keeps each one's own. worst: pictures kept for each kind of prompt.
 
     Raises:
         UsageError: a checkpoint is given twice.
@@ -74,7 +75,7 @@ def evaluate_checkpoints(
     """
     reporter = reporter or NullReporter()
     names = distinct_names([Path(checkpoint) for checkpoint in checkpoints])
-    opened = [open_checkpoint(checkpoint, model_name, reporter) for checkpoint in checkpoints]
+    opened = [open_checkpoint(checkpoint, model_name, reporter, image_size) for checkpoint in checkpoints]
     results = []
     for name, each in zip(names, opened, strict=True):
         source = build_source(data, root, channels=len(each.model.pixel_mean))

@@ -9,6 +9,7 @@ from typing import Any
 from mobilesam_core.config.model import EncoderOverrides, ModelConfig, ModelName
 from mobilesam_core.errors import ConfigError
 from mobilesam_core.models.encoder import STRIDE, EncoderSpec
+from mobilesam_core.models.initial import initialise_from_scratch
 from mobilesam_core.models.mask_decoder import MaskDecoder
 from mobilesam_core.models.prompt_encoder import PromptEncoder
 from mobilesam_core.models.sam import Sam
@@ -71,11 +72,14 @@ def build_sam(config: ModelConfig) -> Sam:
         }
     )
     kind = TinyViTEncoder if encoder.family == "tiny_vit" else ViTEncoder
+    decoder = MaskDecoder(spec.embed_dim, spec.decoder_mlp_dim, iou_depth, iou_dim)
+    prompt_encoder = PromptEncoder(spec.embed_dim, size, size // STRIDE)
+    initialise_from_scratch(prompt_encoder, decoder)
     return Sam(
         resolved,
         kind(encoder, spec.embed_dim, size, config.encoder.out_indices),
-        PromptEncoder(spec.embed_dim, size, size // STRIDE),
-        MaskDecoder(spec.embed_dim, spec.decoder_mlp_dim, iou_depth, iou_dim),
+        prompt_encoder,
+        decoder,
     )
 
 

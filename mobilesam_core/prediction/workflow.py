@@ -179,6 +179,7 @@ def _record(found: MaskPrediction, wanted: ObjectRequest, file: Path, checkpoint
             "mask": None if wanted.mask is None else str(wanted.mask),
         },
         "model": checkpoint.model.config.name,
+        "image_size": checkpoint.model.image_size,
         "checkpoint_sha256": checkpoint.sha256,
     }
 

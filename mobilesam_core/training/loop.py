@@ -11,7 +11,7 @@ import torch
 
 from mobilesam_core.checkpoints.resume import save_state
 from mobilesam_core.checkpoints.weights import save_weights
-from mobilesam_core.data.sample import Batch
+from mobilesam_core.data.sample import Batch, SampleSource
 from mobilesam_core.errors import Interrupted, TrainingError
 from mobilesam_core.losses.total import LossValues
 from mobilesam_core.progress import ProgressTask
@@ -24,7 +24,7 @@ from mobilesam_core.training.validation import Validation, validate
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step: means over its objects, the learning rate it used, and what it took."""
+    """One optimizer step: means over its objects, the highest learning rate it used, and what it took."""
 
     losses: dict[str, float]
     grad_norm: float
@@ -41,6 +41,10 @@ def fit(run: Run, stop: StopRequest) -> None:
         TrainingError: a loss or gradient was not finite; the weights are those of the step before.
     """
     position = run.position
+    if _start_weights_are_due(run):
+        assert run.sets.val is not None
+        position.before = _validate(run, run.sets.val, 0, stop).values
+        save(run)
     while position.epoch < run.steps.epochs and not _stale(run):
         if not position.trained:
             train_epoch(run, stop)
@@ -49,6 +53,11 @@ def fit(run: Run, stop: StopRequest) -> None:
         end_epoch(run, stop)
         position.epoch, position.batch, position.trained = position.epoch + 1, 0, False
         save(run)
+
+
+def _start_weights_are_due(run: Run) -> bool:
+    wanted = run.config.train.validation.before and run.sets.val is not None
+    return bool(wanted) and run.position.step == 0 and not run.position.before
 
 
 def _stale(run: Run) -> bool:
@@ -101,7 +110,7 @@ def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
     numbers = torch.stack([*means.values(), torch.as_tensor(norm).to(means["total"])]).tolist()
     losses_by_name, grad_norm = dict(zip(means, numbers[:-1], strict=True)), numbers[-1]
     _require_finite(run, losses_by_name["total"], grad_norm, batches)
-    lr = float(run.scheduler.get_last_lr()[0])
+    lr = float(max(run.scheduler.get_last_lr()))
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.scheduler.step()
@@ -135,10 +144,8 @@ def end_epoch(run: Run, stop: StopRequest) -> None:
     final = position.epoch + 1 == run.steps.epochs
     result: Validation | None = None
     if run.sets.val is not None and (final or (position.epoch + 1) % config.train.validation.every == 0):
-        result = validate(run, run.sets.val, lambda: _stop(run) if stop.requested else None)
+        result = _validate(run, run.sets.val, position.epoch + 1, stop)
         position.metrics = result.values
-        run.log.write("val", position.step, position.epoch + 1, result.values)
-        run.reporter.info(f"Epoch {position.epoch + 1}/{run.steps.epochs}: {result.sentence}")
         if position.best is None or result.score > position.best:
             position.best, position.best_epoch, position.stale = result.score, position.epoch + 1, 0
             save_checkpoint(run, run.folder.best, result.values)
@@ -148,6 +155,15 @@ def end_epoch(run: Run, stop: StopRequest) -> None:
     if run.sets.val is None:
         save_checkpoint(run, run.folder.best)
         position.best_epoch = position.epoch + 1
+
+
+def _validate(run: Run, source: SampleSource, epoch: int, stop: StopRequest) -> Validation:
+    """Measure, log and tell; ``epoch`` counts from 1, and 0 are the start weights."""
+    result = validate(run, source, epoch, lambda: _stop(run) if stop.requested else None)
+    run.log.write("val", run.position.step, epoch, result.values)
+    when = f"Epoch {epoch}/{run.steps.epochs}" if epoch else "Before training"
+    run.reporter.info(f"{when}: {result.sentence}")
+    return result
 
 
 def save(run: Run) -> None:
@@ -160,10 +176,10 @@ def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = Non
     provenance = {
         "training_config": run.config.model_dump_json(),
         "step": str(run.position.step),
-        "epoch": str(run.position.epoch + 1),
+        "epoch": str(run.position.epoch + 1 if run.position.step else 0),
     }
     provenance |= {f"val_{name}": f"{value:.6g}" for name, value in (metrics or {}).items()}
-    save_weights(run.model, path, provenance)
+    save_weights(run.model, path, provenance, getattr(torch, run.config.train.checkpoint_dtype))
 
 
 def _stop(run: Run) -> None:

@@ -40,12 +40,13 @@ def set_train_mode(model: Sam, freeze: FreezeConfig, batch_norm_frozen: bool) ->
 
 
 def parameter_groups(model: Sam, config: OptimConfig) -> list[dict[str, Any]]:
-    """AdamW groups: matrices with decay, all else without, each at the rate its layer learns at."""
+    """AdamW groups: matrices with decay, all else without, each at the rate its part and layer learn at."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decayed = parameter.ndim > 1 and not any(word in name for word in _UNDECAYED)
-            lr = config.lr * _layer_scale(model, name, config.layer_decay)
+            factor: float = getattr(config.lr_factors, name.split(".")[0])
+            lr = config.lr * factor * _layer_scale(model, name, config.layer_decay)
             groups[lr, config.weight_decay if decayed else 0.0].append(parameter)
     return [{"params": group, "lr": lr, "weight_decay": decay} for (lr, decay), group in groups.items()]
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from mobilesam_core import __version__
+from mobilesam_core.checkpoints.resume import Position
 from mobilesam_core.config.loading import dump_yaml
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.data.sample import BadFile
@@ -103,28 +104,32 @@ def _numbered(base: Path) -> list[Path]:
     return found
 
 
-def _belongs(line: str, step: int) -> bool:
-    """Whether a log line is whole and of a step that was saved; a killed run may leave half a line."""
+def _belongs(line: str, position: Position) -> bool:
+    """Whether a log line is whole and of what was saved; a killed run may leave half a line, or a validation that is
+    still to be saved and will come again."""
     try:
-        return int(json.loads(line)["step"]) <= step
+        record = json.loads(line)
+        step, epoch, split = int(record["step"]), int(record["epoch"]), record["split"]
     except (ValueError, KeyError, TypeError):
         return False
+    validated = epoch <= position.epoch and (epoch > 0 or bool(position.before))
+    return step <= position.step and (split != "val" or validated)
 
 
 class MetricsLog:
     """Appends to ``metrics.jsonl`` and, when it is installed, to TensorBoard."""
 
-    def __init__(self, folder: RunFolder, step: int) -> None:
-        """Continue the logs at optimizer step ``step``: lines of later steps were never saved, so they go."""
+    def __init__(self, folder: RunFolder, position: Position) -> None:
+        """Continue the logs at ``position``: lines of what comes later were never saved, so they go."""
         self._path = folder.metrics
-        kept = [line for line in self._lines() if _belongs(line, step)]
+        kept = [line for line in self._lines() if _belongs(line, position)]
         write_text(self._path, "".join(kept))
         self.tensorboard = importlib.util.find_spec("tensorboard") is not None
         self._writer: Any = None
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=step + 1)
+            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=position.step + 1)
 
     def _lines(self) -> list[str]:
         return self._path.read_text("utf-8").splitlines(keepends=True) if self._path.exists() else []

@@ -48,8 +48,15 @@ def build_fabric(run: RunConfig) -> Fabric:
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in the choices that depend on others, so that the saved config says what was done."""
-    batch_norm = config.train.batch_norm or ("train" if config.model.checkpoint is None else "frozen")
-    return config.model_copy(update={"train": config.train.model_copy(update={"batch_norm": batch_norm})})
+    train, from_weights = config.train, config.model.checkpoint is not None
+    before = train.validation.before
+    if before is None:
+        before = from_weights and config.data.val is not None
+    filled = {
+        "batch_norm": train.batch_norm or ("frozen" if from_weights else "train"),
+        "validation": train.validation.model_copy(update={"before": before}),
+    }
+    return config.model_copy(update={"train": train.model_copy(update=filled)})
 
 
 def build_model(config: TrainConfig, reporter: Reporter) -> Sam:
@@ -129,6 +136,9 @@ def build_run(
     steps = Steps.plan(len(sets.train), config)
     optim = config.optim
     plain_optimizer = build_optimizer(model, optim)
+    if fabric.device.type in ("cpu", "cuda"):
+        # The layout that processors with matrix units compute convolutions in.
+        model.to(memory_format=torch.channels_last)
     step = TrainingStep(model, SegLoss(config.loss))
     wrapped_step, optimizer = fabric.setup(step, plain_optimizer)
     scheduler = PolynomialLR(
@@ -162,7 +172,7 @@ def build_run(
             seed=config.train.seed,
             pin_memory=fabric.device.type == "cuda",
         ),
-        log=MetricsLog(folder, position.step),
+        log=MetricsLog(folder, position),
         reporter=reporter,
         parts=parts,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,10 +39,10 @@ class Validation:
         )
 
 
-def validate(run: Run, source: SampleSource, check_stop: Callable[[], None]) -> Validation:
+def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[], None]) -> Validation:
     """Evaluate boxes and one centre point on ``source``; loss, mIoU and Dice, and a few overlays.
 
-    ``check_stop`` is called between images and may raise.
+    ``epoch`` names the overlays; ``check_stop`` is called between images and may raise.
     """
     options = run.config.train.validation
     watcher = _Watcher(run, check_stop)
@@ -59,7 +59,7 @@ def validate(run: Run, source: SampleSource, check_stop: Callable[[], None]) -> 
             run.reporter,
             watcher.see,
         )
-    watcher.write_overlays()
+    watcher.write_overlays(epoch)
     box, point = evaluation.summary("box"), evaluation.summary("point")
     values = {
         "loss": watcher.mean_loss,
@@ -71,8 +71,12 @@ def validate(run: Run, source: SampleSource, check_stop: Callable[[], None]) -> 
         "fill_box_miou": box.fill_box_iou,
         "objects": float(box.objects),
     }
-    score = -values["loss"] if options.metric == "loss" else values[options.metric]
-    return Validation(values, score)
+    return Validation(values, score(options.metric, values))
+
+
+def score(metric: str, values: Mapping[str, float]) -> float:
+    """What ``best`` compares, higher is better; ``metric`` as ``train.validation.metric`` names it."""
+    return -values["loss"] if metric == "loss" else values[metric]
 
 
 @dataclass
@@ -122,9 +126,9 @@ class _Watcher:
                 fill_mask(canvas, mask, distinct_color(number))
                 outline_mask(canvas, mask, distinct_color(number), line_width(canvas))
 
-    def write_overlays(self) -> None:
+    def write_overlays(self, epoch: int) -> None:
         """One picture an image: truth, masks from boxes, masks from points, side by side."""
-        folder = self.run.folder.overlays(self.run.position.epoch + 1)
+        folder = self.run.folder.overlays(epoch)
         for number, panels in enumerate(self.panels.values()):
             gap = np.full((panels.truth.shape[0], 4, 3), 255, np.uint8)
             picture = np.concatenate([panels.truth, gap, panels.box, gap, panels.point], axis=1)

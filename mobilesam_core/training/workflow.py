@@ -18,6 +18,7 @@ from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.run import Run
 from mobilesam_core.training.run_folder import claim_run_folder
 from mobilesam_core.training.setup import build_fabric, build_model, build_run, build_sets, resolve
+from mobilesam_core.training.validation import score
 
 # Keys that change how fast or how loudly a run goes, but not what it computes.
 _MAY_CHANGE = (
@@ -27,12 +28,16 @@ _MAY_CHANGE = (
     "train.threads",
     "train.log_every",
     "train.checkpoint_every",
+    "train.validation.before",
 )
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run left behind; ``metrics`` is its last validation, empty without a validation set."""
+    """What a run left behind.
+
+    before, metrics: validation of the start weights and after the last epoch; empty if there was none.
+    """
 
     folder: Path
     best: Path
@@ -40,6 +45,7 @@ class TrainResult:
     steps: int
     epochs: int
     best_epoch: int | None
+    before: dict[str, float]
     metrics: dict[str, float]
     seconds: float
     peak_memory_mb: float | None
@@ -73,6 +79,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
                 folder.write_config(config)
                 save(run)
             fit(run, stop)
+            _warn_if_worse(run)
     finally:
         run.loader.close()
         run.log.close()
@@ -83,6 +90,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
         steps=run.position.step,
         epochs=run.position.epoch,
         best_epoch=run.position.best_epoch,
+        before=run.position.before,
         metrics=run.position.metrics,
         seconds=time.perf_counter() - began,
         peak_memory_mb=peak_memory_mb(fabric.device),
@@ -97,11 +105,24 @@ def _require_same(config: TrainConfig, state: dict[str, Any], path: Path) -> Non
             f"{path} was written by another version of mobilesam: its config is not understood.",
             "Start a new run from its last.safetensors with model.checkpoint.",
         ) from error
-    changes = [line for line in changed_keys(saved, config) if not line.startswith(_MAY_CHANGE)]
+    # Resolved anew: a run of an older version did not have every choice to save.
+    changes = [line for line in changed_keys(resolve(saved), config) if not line.startswith(_MAY_CHANGE)]
     if changes:
         raise UsageError(
             f"The config differs from the one of the run to resume ({path.parent}):\n  " + "\n  ".join(changes),
             "Resume with the config it was started with, or start a new run (train.run) from its last.safetensors.",
+        )
+
+
+def _warn_if_worse(run: Run) -> None:
+    metric, best = run.config.train.validation.metric, run.position.best
+    if not run.position.before or best is None:
+        return
+    start = score(metric, run.position.before)
+    if best <= start:
+        run.reporter.warning(
+            f"No epoch was better than the start weights ({metric} {abs(best):.3f} at best, {abs(start):.3f} before): "
+            "lower optim.lr, train longer, or keep the weights you had."
         )
 
 

@@ -151,3 +151,10 @@ def test_real_photographs_with_coco_annotations(run_cli: Run, nano_checkpoint: P
     assert entry["images"] == 2 and entry["failures"] == []
     assert entry["prompts"]["box"]["objects"] == entry["prompts"]["clicks"]["objects"] > 2
     assert len(entry["prompts"]["clicks"]["clicks"]["iou_after"]) == 2
+
+
+def test_another_image_size(run_cli: Run, nano_checkpoint: Path, cells: Path) -> None:
+    ran = run_cli("eval", nano_checkpoint, *data_options(cells), "--image-size", 128, "--json")
+    assert ran.code == 0 and ran.json["checkpoints"][0]["image_size"] == 128
+    ran = run_cli("eval", nano_checkpoint, *data_options(cells), "--image-size", 100)
+    assert ran.code == 2 and "multiple of 64" in ran.err

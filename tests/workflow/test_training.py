@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from mobilesam_core.checkpoints.keys import to_official
 from mobilesam_core.checkpoints.loading import open_checkpoint
+from mobilesam_core.checkpoints.weights import save_weights
+from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.errors import CheckpointError, DataError, Interrupted, TrainingError, UsageError
+from mobilesam_core.models.registry import build_sam
 from mobilesam_core.progress import NullReporter
 from mobilesam_core.training import loop
 from mobilesam_core.training.workflow import train
@@ -47,9 +53,6 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     def step(run: Any, batches: Any) -> Any:
         result = real(run, batches)
         if run.position.step + 1 == steps:
-            import os
-            import signal
-
             os.kill(os.getpid(), signal.SIGINT)
         return result
 
@@ -328,3 +331,111 @@ def test_a_run_that_died_before_its_first_save_resumes_from_the_start(
     parts, whole = train(make_config("train.run=parts"), resume=True), train(make_config("train.run=whole"))
     assert load_file(parts.last).keys() == load_file(whole.last).keys()
     assert all(torch.equal(tensor, load_file(whole.last)[name]) for name, tensor in load_file(parts.last).items())
+
+
+@pytest.fixture(scope="module")
+def start_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the architecture that the runs here train."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("start") / "start.safetensors"
+    save_weights(build_sam(ModelConfig(name="vit_nano", checkpoint=None, image_size=64)), path, {})
+    return path
+
+
+def test_start_weights_are_measured_before_training(make_config: MakeConfig, start_weights: Path) -> None:
+    from_weights = f"model.checkpoint={start_weights}"
+    result = train(make_config(from_weights, "train.run=measured"))
+    assert result.before.keys() == result.metrics.keys() and result.before != result.metrics
+    logged = lines(result.folder / "metrics.jsonl", "val")
+    assert [(line["step"], line["epoch"]) for line in logged] == [(0, 0), (3, 1), (6, 2)]
+    assert logged[0]["loss"] == result.before["loss"]
+    assert (result.folder / "overlays/epoch_000").is_dir()
+    unmeasured = train(make_config(from_weights, "train.run=unmeasured", "train.validation.before=false"))
+    assert unmeasured.before == {} == train(make_config("train.run=random")).before
+    expected, got = load_file(unmeasured.last), load_file(result.last)
+    assert all(torch.equal(expected[name], got[name]) for name in expected), "measuring must not change the training"
+
+
+@pytest.mark.parametrize("stop_at", [0, 2])
+def test_figures_of_the_start_weights_survive_an_interruption(
+    make_config: MakeConfig, start_weights: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    from_weights = f"model.checkpoint={start_weights}"
+    whole = train(make_config(from_weights, "train.run=whole"))
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"step {stop_at}"):
+        if stop_at:
+            interrupt_after(patch, stop_at)
+        else:
+            real = loop.validate
+
+            def stopped(run: Any, source: Any, epoch: int, check_stop: Any) -> Any:
+                result = real(run, source, epoch, check_stop)
+                os.kill(os.getpid(), signal.SIGINT)
+                check_stop()
+                return result
+
+            patch.setattr(loop, "validate", stopped)
+        train(make_config(from_weights, "train.run=parts"))
+    parts = train(make_config(from_weights, "train.run=parts"), resume=True)
+    assert parts.before == whole.before
+    assert [line["epoch"] for line in lines(parts.folder / "metrics.jsonl", "val")] == [0, 1, 2]
+    assert all(torch.equal(value, load_file(whole.last)[name]) for name, value in load_file(parts.last).items())
+
+
+def test_a_validation_that_was_logged_but_not_saved_is_logged_once(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.save_checkpoint
+
+    def crash(run: Any, path: Path, metrics: Any = None) -> None:
+        real(run, path, metrics)
+        if run.position.epoch == 1:
+            raise RuntimeError("power cut")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(loop, "save_checkpoint", crash)
+        train(make_config())
+    result = train(make_config(), resume=True)
+    assert [line["epoch"] for line in lines(result.folder / "metrics.jsonl", "val")] == [1, 2]
+
+
+@pytest.mark.parametrize(("scores", "warns"), [([0.5, 0.4, 0.5], True), ([0.5, 0.4, 0.6], False)])
+def test_training_that_only_harms_says_so(
+    make_config: MakeConfig, start_weights: Path, monkeypatch: pytest.MonkeyPatch, scores: list[float], warns: bool
+) -> None:
+    from mobilesam_core.training.validation import Validation
+
+    coming = iter(scores)
+
+    def scripted(*_: Any) -> Validation:
+        value = next(coming)
+        names = ("miou", "loss", "box_miou", "point_miou", "box_dice", "point_dice", "fill_box_miou")
+        return Validation(dict.fromkeys(names, value), value)
+
+    monkeypatch.setattr(loop, "validate", scripted)
+    listener = Listener()
+    train(make_config(f"model.checkpoint={start_weights}"), reporter=listener)
+    said = [sentence for sentence in listener.said if "No epoch was better" in sentence]
+    assert ["miou 0.500 at best, 0.500 before" in sentence for sentence in said] == [True] * warns
+
+
+def test_a_run_of_an_older_version_can_be_resumed(make_config: MakeConfig) -> None:
+    config = make_config("train.epochs=1")
+    state_path = train(config).folder / "state.pt"
+    state = torch.load(state_path, weights_only=True)
+    saved = json.loads(state["config"])
+    saved["train"]["validation"]["before"] = None  # the choice did not exist
+    state["config"] = json.dumps(saved)
+    del state["position"]["before"]
+    torch.save(state, state_path)
+    assert train(config, resume=True).epochs == 1
+
+
+def test_checkpoints_can_be_stored_in_half_precision(make_config: MakeConfig) -> None:
+    result = train(make_config("train.checkpoint_dtype=float16"))
+    stored = load_file(result.last)
+    exact = to_official(torch.load(result.folder / "state.pt", weights_only=True)["parts"]["model"])
+    for name, value in exact.items():
+        wanted = value.half() if value.is_floating_point() else value
+        assert stored[name].dtype == wanted.dtype and torch.equal(stored[name], wanted), name
+    assert all(p.dtype == torch.float32 for p in open_checkpoint(result.last).model.parameters())

@@ -156,8 +156,25 @@ def test_no_connection_says_what_to_do(
     with pytest.raises(CheckpointError) as caught:
         fetch_weights(spec, NullReporter())
     assert download_url(spec) in caught.value.message
-    for needed in (str(cache_folder() / "w.pt"), spec.sha256, "MOBILESAM_WEIGHTS_URL", "null"):
+    for needed in (str(cache_folder() / "w.pt"), spec.sha256, "MOBILESAM_WEIGHTS_URL", "nano"):
         assert needed in caught.value.remedy
+
+
+def test_without_a_name_official_is_used_and_offline_nano(
+    server: Server, monkeypatch: pytest.MonkeyPatch, reporter: Any, spec: WeightSpec
+) -> None:
+    monkeypatch.setattr(loading, "OFFICIAL_WEIGHTS", {"vit_t": spec})
+    assert loading.default_checkpoint(None, reporter) == "official" and not reporter.messages
+    (cache_folder() / spec.name).unlink()
+    monkeypatch.setenv("MOBILESAM_WEIGHTS_URL", "http://127.0.0.1:9/")
+    assert loading.default_checkpoint(None, reporter) == "nano"
+    assert "nano" in reporter.messages[0] and "127.0.0.1" in reporter.messages[0]
+    # Of a model that was asked for, no other takes the place.
+    assert loading.default_checkpoint("vit_t", reporter) == "official"
+    assert loading.default_checkpoint("vit_nano", reporter) == "nano"
+    monkeypatch.setenv("MOBILESAM_WEIGHTS_URL", server.url + "/absent")
+    with pytest.raises(CheckpointError, match="Not Found"):
+        loading.default_checkpoint(None, reporter)
 
 
 def test_mirror_must_be_a_web_address(spec: WeightSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,8 @@ from mobilesam_core.config.loading import (
 from mobilesam_core.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[3]
-MINIMAL = """
-model: {name: vit_nano, checkpoint: null}
-data:
-  train: {format: shapes}
-"""
+DATA = "data: {train: {format: shapes}}\n"
+MINIMAL = f"model: {{name: vit_nano, checkpoint: null}}\n{DATA}"
 
 ALL_FROZEN = "train: {freeze: {image_encoder: yes, prompt_encoder: yes, mask_decoder: yes}}\n"
 
@@ -47,6 +44,32 @@ def test_every_example_names_its_command() -> None:
         text = path.read_text()
         assert text.startswith("# "), path
         assert f"mobilesam train {path.relative_to(REPOSITORY).as_posix()}" in text, path
+        for part in ("# Needs: ", "# Run: ", "# Then: ", "# Expect: "):
+            assert part in text, path
+        assert "TODO" not in text, path
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpoint"),
+    [
+        ("{name: vit_nano}", "nano"),
+        ("{name: vit_nano, checkpoint: null}", None),
+        ("{name: vit_nano, checkpoint: mine.pt}", "mine.pt"),
+        ("{name: vit_t}", "official"),
+        ("{}", "official"),
+    ],
+)
+def test_vit_nano_starts_from_nano_unless_told_otherwise(tmp_path: Path, model: str, checkpoint: str | None) -> None:
+    config = load_train_config(write(tmp_path, f"model: {model}\n{DATA}"))
+    assert config.model.checkpoint == checkpoint
+    assert load_train_config(write(tmp_path, dump_yaml(config))) == config
+    assert type(config).model_validate_json(config.model_dump_json()) == config
+
+
+def test_nano_is_no_start_for_other_models(tmp_path: Path) -> None:
+    assert load_train_config(write(tmp_path, DATA), ["model.name=vit_nano"]).model.checkpoint == "nano"
+    with pytest.raises(ConfigError, match="'nano' holds weights of vit_nano, not of vit_t"):
+        load_train_config(write(tmp_path, DATA), ["model.checkpoint=nano"])
 
 
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:

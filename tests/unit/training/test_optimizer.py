@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from mobilesam_core.config.model import ModelConfig, ModelName
-from mobilesam_core.config.optim import OptimConfig
+from mobilesam_core.config.optim import LrFactors, OptimConfig
 from mobilesam_core.config.train import FreezeConfig
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
@@ -53,6 +53,17 @@ def test_layer_decay_slows_the_encoder_down_towards_the_image() -> None:
         steps = layers - sam.image_encoder.layer_index(inner) if part == "image_encoder" else 0
         assert rate == pytest.approx(0.5**steps), name
     assert min(rates.values()) == 0.5**layers and rates["image_encoder.neck.0.weight"] == 0.5
+
+
+def test_parts_learn_at_rates_of_their_own() -> None:
+    factors = LrFactors(image_encoder=0.5, mask_decoder=2.0)
+    rates = {
+        name: lr
+        for name, (lr, _) in settings(model(), OptimConfig(lr=1.0, lr_factors=factors, layer_decay=0.5)).items()
+    }
+    assert rates["image_encoder.neck.0.weight"] == 0.25  # both factors count
+    assert {lr for name, lr in rates.items() if name.startswith("prompt_encoder")} == {1.0}
+    assert {lr for name, lr in rates.items() if name.startswith("mask_decoder")} == {2.0}
 
 
 def test_what_is_frozen_has_no_group_and_stays_in_evaluation_mode() -> None:
