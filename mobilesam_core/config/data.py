@@ -46,9 +46,10 @@ class CocoConfig(Config):
     """What to do with ``iscrowd`` regions: they cover many objects, so they are left out by default."""
 
 
-ShapesDomain = Literal["crowd", "specks", "polygons", "thin", "holes", "heap", "texture", "large", "symbols"]
-TRAINED_DOMAINS: tuple[ShapesDomain, ...] = tuple(name for name in get_args(ShapesDomain) if name != "symbols")
-"""What the embedded weights ``nano`` were trained on; ``symbols`` is held out."""
+ShapesDomain = Literal["crowd", "specks", "polygons", "thin", "holes", "heap", "texture", "large", "symbols", "cells"]
+HELD_OUT_DOMAINS: tuple[ShapesDomain, ...] = ("symbols", "cells")
+TRAINED_DOMAINS: tuple[ShapesDomain, ...] = tuple(d for d in get_args(ShapesDomain) if d not in HELD_OUT_DOMAINS)
+"""What the embedded weights ``nano`` were trained on."""
 
 
 class ShapesConfig(Config):
@@ -56,7 +57,8 @@ class ShapesConfig(Config):
 
     format: Literal["shapes"]
     domains: Annotated[tuple[ShapesDomain, ...], Field(min_length=1)] = TRAINED_DOMAINS
-    """Kinds of scene, evenly mixed; all but ``symbols`` unless named. Name one twice to see it twice as often."""
+    """Kinds of scene, evenly mixed; all but ``symbols`` and ``cells`` unless named. Name one twice to see it twice as
+    often."""
     count: Annotated[int, Field(ge=1)] = 256
     """Images in an epoch."""
     size: Annotated[int, Field(ge=32, le=4096)] = 256

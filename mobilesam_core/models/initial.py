@@ -55,5 +55,5 @@ def _cross_attentions(decoder: MaskDecoder) -> list[Attention]:
     transformer = decoder.transformer
     found = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:
-        found += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]  # type: ignore[list-item]
+        found += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
     return found

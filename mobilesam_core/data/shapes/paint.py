@@ -23,8 +23,10 @@ class Paints:
         self._rng = rng
         self._size = size
         self._domain = domain
+        # Known before any contrast is drawn: two colours told apart by their hue would be one grey.
+        self._grey = bool(rng.random() < 0.35)
         level = rng.choice([rng.uniform(5, 50), rng.uniform(60, 190), rng.uniform(200, 245)])
-        tint = rng.uniform(-40, 40, 3) if rng.random() < 0.5 else np.zeros(3)
+        tint = rng.uniform(-40, 40, 3) if rng.random() < 0.5 and not self._grey else np.zeros(3)
         shade = _directions(rng, 1) * (rng.uniform(0, 50) / size if rng.random() < 0.4 else 0.0)
         self._ground_field = int(rng.integers(FIELDS))
         texture = np.zeros((1, FIELDS))
@@ -38,7 +40,8 @@ class Paints:
     def add_clutter(self, n: int) -> int:
         """Paints of ``n`` things in the background; returns the number of the first."""
         middles = self._rng.uniform(0, self._size, (n, 2))
-        colours = self._colours[0] + self._rng.uniform(-50, 50, (n, 1)) + self._rng.uniform(-15, 15, (n, 3))
+        hues = self._rng.uniform(-15, 15, (n, 3)) * (not self._grey)
+        colours = self._colours[0] + self._rng.uniform(-50, 50, (n, 1)) + hues
         return self._add(np.clip(colours, 0, 255), middles, np.zeros((n, 2)), self._draw_textures(n))
 
     def add_objects(self, middles: np.ndarray, radii: np.ndarray, alike: bool) -> int:
@@ -54,7 +57,7 @@ class Paints:
     def add_markings(self, objects: list[int]) -> int:
         """Paints of patches on objects of those paints; the number of the first."""
         rows = np.array(objects, np.intp)
-        colours = _shifted(self._colours[rows], self._contrasts(len(rows), (15, 80)))
+        colours = _shifted(self._colours[rows], self._contrasts(len(rows), self._domain.marking))
         return self._add(colours, self._middles[rows], self._shades[rows], self._textures[rows])
 
     def apply(self, paint_map: np.ndarray, fields: np.ndarray) -> np.ndarray:
@@ -89,11 +92,11 @@ class Paints:
         return np.eye(FIELDS)[fields] * strengths[:, None]
 
     def _contrasts(self, n: int, strength: tuple[float, float]) -> np.ndarray:
-        """``(n, 3)`` shifts of colour, each as strong as drawn in some channel; half of them grey."""
+        """``(n, 3)`` shifts of colour, each as strong as drawn in some channel; of a colour image half are grey."""
         rng = self._rng
         directions = rng.uniform(-1, 1, (n, 3))
         directions /= np.abs(directions).max(axis=1, keepdims=True)
-        directions[rng.random(n) < 0.5] = 1
+        directions[rng.random(n) < (1.0 if self._grey else 0.5)] = 1
         return directions * (rng.uniform(*strength, (n, 1)) * rng.choice([-1, 1], (n, 1)))
 
 
@@ -105,14 +108,11 @@ def draw_fields(rng: np.random.Generator, size: int, patterns: tuple[str, ...]) 
 
 
 def develop(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """What a camera does to an ``(H, W, 3)`` float32 scene, which is used up: light, blur, noise, sometimes no
-    colour; uint8."""
+    """What a camera does to an ``(H, W, 3)`` float32 scene, which is used up: light, blur and noise; uint8."""
     if rng.random() < 0.3:
-        strength = rng.uniform(0, 0.25)  # mostly darker: where a light ground is cut off at white, objects vanish
-        canvas *= (1 - strength + _ramp(rng, len(canvas), strength))[..., None]
+        light = _ramp(rng, len(canvas), rng.uniform(0, 0.25))
+        canvas *= (1 + light - light.max())[..., None]  # never brighter: cut off at white, objects would vanish
     canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.3))
-    if rng.random() < 0.35:
-        canvas = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     noise = rng.standard_normal(canvas.shape[:2], np.float32) * np.float32(rng.uniform(0, 8))
     canvas += noise[..., None]
     return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)

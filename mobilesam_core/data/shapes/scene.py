@@ -69,7 +69,7 @@ def _draw(rng: np.random.Generator, size: int, domain: Domain, max_shapes: int |
             rings.append(_shrunk(rng, polygon, middle))
         _fill(paint_map, rings, first + i)
         if domain.holed <= inner[i] < domain.holed + domain.marked:
-            _fill(paint_map, [_shrunk(rng, polygon, middle)], len(owners))
+            _mark(paint_map, _shrunk(rng, polygon, middle), first + i, len(owners))
             owners.append(i + 1)
             marked.append(first + i)
     paints.add_markings(marked)
@@ -130,3 +130,10 @@ def _fill(paint_map: np.ndarray, rings: list[np.ndarray], paint: int) -> None:
     # Fractional bits let outlines fall between pixels; of two rings the inner one is a hole.
     scaled = [np.rint(ring * (1 << _FRACTION_BITS)).astype(np.int32) for ring in rings]
     cv2.fillPoly(paint_map, scaled, paint, cv2.LINE_8, _FRACTION_BITS)
+
+
+def _mark(paint_map: np.ndarray, patch: np.ndarray, own: int, paint: int) -> None:
+    """Paint a patch where ``own`` is seen: of a concave outline the smaller copy may reach over the edge."""
+    covered = np.zeros_like(paint_map)
+    _fill(covered, [patch], 1)
+    paint_map[(covered > 0) & (paint_map == own)] = paint
