@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mobilesam_cli.commands.amg import amg
 from mobilesam_cli.commands.eval import evaluate
 from mobilesam_cli.commands.predict import predict
 from mobilesam_cli.commands.train import train
@@ -47,6 +48,7 @@ def _root(
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
+app.command("amg")(amg)
 
 
 def main() -> None:

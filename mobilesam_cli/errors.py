@@ -23,7 +23,7 @@ def report_error(error: Exception) -> int:
         remedy = "Check the path, its permissions and the free space."
     elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         label, message, code = "Error", "There is not enough memory for this.", 1
-        remedy = "Lower optim.batch_size, data.max_objects or model.image_size."
+        remedy = "Lower optim.batch_size, data.max_objects or model.image_size; of amg, --points-per-batch."
     else:
         label, message, code = "Internal error", f"{type(error).__name__}: {error}", 1
         remedy = "This is a bug. Run again with --debug before the command and report the traceback."

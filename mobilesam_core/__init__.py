@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mobilesam_core.amg.generator import SamAutomaticMaskGenerator
     from mobilesam_core.checkpoints.loading import build_sam_vit_t, sam_model_registry
     from mobilesam_core.data.training_set import TrainingSet as SAMDataset
     from mobilesam_core.losses.total import SegLoss
@@ -23,6 +24,7 @@ _PUBLIC = {
     "PolynomialLR": "mobilesam_core.scheduler",
     "SAMDataset": "mobilesam_core.data.training_set:TrainingSet",
     "Sam": "mobilesam_core.models.sam",
+    "SamAutomaticMaskGenerator": "mobilesam_core.amg.generator",
     "SamPredictor": "mobilesam_core.prediction.predictor",
     "SegLoss": "mobilesam_core.losses.total",
     "build_sam_vit_t": "mobilesam_core.checkpoints.loading",
@@ -33,6 +35,7 @@ __all__ = [
     "PolynomialLR",
     "SAMDataset",
     "Sam",
+    "SamAutomaticMaskGenerator",
     "SamPredictor",
     "SegLoss",
     "__version__",

@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mobilesam_core.errors import OutputError
+
+_TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{8}\.part(\.[^.]*)?")  # the names that atomic_path gives
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -60,6 +63,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise output_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, stems: Collection[str] | None = None) -> None:
+    """Remove what processes that were killed in :func:`atomic_path` left in ``folder``: of files of these ``stems``
+    (None: of all)."""
+    for path in folder.glob(".*.part*"):
+        temporary = _TEMPORARY.fullmatch(path.name)
+        if temporary and (stems is None or temporary["stem"] in stems):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

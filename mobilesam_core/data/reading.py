@@ -24,13 +24,14 @@ _EXIF_ORIENTATION = 0x0112
 _UNREADABLE = "Replace the file, or remove it and what belongs to it."
 
 
+def is_image(path: Path) -> bool:
+    """Whether ``path`` is a file that its name calls an image; hidden files are none."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
 def list_images(folder: Path) -> list[Path]:
-    """The image files of ``folder``, sorted by name; hidden files are no images."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
+    """The image files of ``folder``, sorted by name."""
+    return sorted(filter(is_image, folder.iterdir()))
 
 
 def read_image(path: Path, channels: int = 3) -> np.ndarray:

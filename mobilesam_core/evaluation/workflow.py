@@ -18,7 +18,7 @@ from mobilesam_core.evaluation.summary import Evaluation
 from mobilesam_core.evaluation.types import EvalOptions
 from mobilesam_core.evaluation.worst import WorstCases
 from mobilesam_core.files import write_json
-from mobilesam_core.prediction.names import distinct_names
+from mobilesam_core.jobs.names import distinct_names
 from mobilesam_core.progress import NullReporter, Reporter
 
 _METRICS = "metrics.json"

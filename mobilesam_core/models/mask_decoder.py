@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -67,13 +68,42 @@ class MaskDecoder(nn.Module):
         image_embeddings: ``(N, D, g, g)``, the prompts' dense embeddings added. image_pe: ``(1, D, g, g)``.
         prompt_tokens: ``(N, T, D)``. absent: ``(N, T)`` bool, tokens that only fill a ragged batch.
         """
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        own = self.own_tokens()
         tokens = torch.cat([own.expand(len(prompt_tokens), -1, -1), prompt_tokens], dim=1)
         mask = None if absent is None else F.pad(~absent, (len(own), 0), value=True)[:, None, None]
         tokens, image = self.transformer(
             image_embeddings.flatten(2).transpose(1, 2), image_pe.flatten(2).transpose(1, 2), tokens, mask
         )
-        upscaled = self.output_upscaling(image.transpose(1, 2).unflatten(2, image_embeddings.shape[2:]))
-        filters = torch.stack([mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
-        logits = (filters @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
-        return DecoderOutput(logits, self.iou_prediction_head(tokens[:, 0]))
+        filters, iou_predictions = self.read_tokens(tokens)
+        return DecoderOutput(self.draw_masks(image, filters), iou_predictions)
+
+    def own_tokens(self) -> Tensor:
+        """The IoU token and the mask tokens, ``(1 + NUM_MASKS, D)``: they come before those of every prompt."""
+        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+
+    def read_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The masks' filters ``(N, 4, D/8)`` and predicted IoUs ``(N, 4)`` of transformed tokens ``(N, T, D)``."""
+        filters = [mlp(tokens[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)]
+        return torch.stack(filters, dim=1), self.iou_prediction_head(tokens[:, 0])
+
+    def draw_masks(self, image: Tensor, filters: Tensor) -> Tensor:
+        """Logits ``(N, K, 4g, 4g)`` of ``(N, K, D/8)`` filters on transformed image tokens ``(N, g², D)``.
+
+        Each transposed convolution doubles the grid without overlap: it is a matrix product that turns a token into
+        2 x 2. So tokens stay rows to the end, and only the logits, a fraction of the numbers, are put in their places.
+        """
+        grid = math.isqrt(image.shape[1])
+        first, norm, activation, second, _ = self.output_upscaling
+        assert isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.ConvTranspose2d)
+        assert isinstance(norm, LayerNorm2d)
+        x = F.layer_norm(_split(image, first), [first.out_channels], norm.weight, norm.bias, norm.eps)
+        x = activation(_split(activation(x), second)).flatten(1, 3)
+        logits = (filters @ x.transpose(1, 2)).unflatten(2, (grid, grid, 2, 2, 2, 2))
+        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*filters.shape[:2], 4 * grid, 4 * grid)
+
+
+def _split(x: Tensor, convolution: nn.ConvTranspose2d) -> Tensor:
+    """``(..., D)`` tokens to ``(..., 4, E)``: the four, row by row, that a 2 x 2 convolution makes of each."""
+    weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)
+    assert convolution.bias is not None
+    return F.linear(x, weight, convolution.bias.repeat(4)).unflatten(-1, (4, -1))

@@ -71,6 +71,14 @@ class Sam(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
+    def in_precision(self, dtype: torch.dtype) -> Sam:
+        """This model with weights of ``dtype``; what places pixels and points stays in float32."""
+        positions = self.prompt_encoder.pe_layer
+        exact = self.pixel_mean.float(), self.pixel_std.float(), positions.positional_encoding_gaussian_matrix.float()
+        self.to(dtype)
+        self.pixel_mean, self.pixel_std, positions.positional_encoding_gaussian_matrix = exact
+        return self
+
     def preprocess(self, images: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Normalise, then zero-pad to the frame (right and bottom): ``(..., C, S, S)`` float32.
 
@@ -88,7 +96,7 @@ class Sam(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images of :meth:`preprocess`, ``(B, C, S, S)``, to embeddings ``(B, D, S/16, S/16)``."""
-        embeddings: Tensor = self.image_encoder(images.to(self.pixel_mean.dtype))
+        embeddings: Tensor = self.image_encoder(images.to(self.prompt_encoder.no_mask_embed.weight.dtype))
         return embeddings
 
     def decode(self, image_embeddings: Tensor, image_index: Tensor, prompts: PromptTensors) -> DecoderOutput:

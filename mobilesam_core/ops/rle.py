@@ -46,6 +46,16 @@ def compress_rle(rle: Mapping[str, Any]) -> dict[str, Any]:
     return _as_json({"size": [height, width], "counts": rle["counts"]})
 
 
+def expand_rle(rle: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a compressed or plain RLE and return it plain.
+
+    Raises:
+        ValueError: the RLE is malformed, or its runs do not add up to ``H * W``.
+    """
+    height, width = _rle_size(rle)
+    return {"size": [height, width], "counts": _run_lengths(rle, height * width).tolist()}
+
+
 def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int) -> dict[str, Any]:
     """The compressed RLE of the union of ``polygons``, each ``[x1, y1, x2, y2, ...]`` in pixels.
 

@@ -15,6 +15,7 @@ from mobilesam_core.data.reading import read_oriented
 from mobilesam_core.data.sample import BadFile
 from mobilesam_core.errors import DataError, PromptError, UsageError
 from mobilesam_core.files import write_json
+from mobilesam_core.jobs.names import distinct_names
 from mobilesam_core.ops.boxes import mask_box
 from mobilesam_core.ops.drawing import (
     distinct_color,
@@ -27,7 +28,6 @@ from mobilesam_core.ops.drawing import (
     write_png,
 )
 from mobilesam_core.ops.rle import encode_rle
-from mobilesam_core.prediction.names import distinct_names
 from mobilesam_core.prediction.requests import ImageRequest, ObjectRequest, check_inside
 from mobilesam_core.prediction.segment import MaskPrediction, Output, segment
 from mobilesam_core.progress import NullReporter, Reporter
@@ -131,13 +131,7 @@ def _predict_image(
     request: ImageRequest, name: str, checkpoint: OpenedCheckpoint, options: PredictOptions
 ) -> ImageResult:
     model = checkpoint.model
-    channels = len(model.pixel_mean)
-    if channels not in (1, 3):
-        raise UsageError(
-            f"{checkpoint.path} takes images of {channels} channels, which image files do not have.",
-            "Use SamPredictor from Python.",
-        )
-    image, orientation = read_oriented(request.image, channels)
+    image, orientation = read_oriented(request.image, checkpoint.file_channels())
     check_inside(request, image.shape[0], image.shape[1])
     folder, json_path, overlay_path = _outputs(options.out, name)
     # What is there describes masks that are about to be replaced.

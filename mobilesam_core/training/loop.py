@@ -13,9 +13,9 @@ from mobilesam_core.checkpoints.resume import save_state
 from mobilesam_core.checkpoints.weights import save_weights
 from mobilesam_core.data.sample import Batch, SampleSource
 from mobilesam_core.errors import Interrupted, TrainingError
+from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.losses.total import LossValues
 from mobilesam_core.progress import ProgressTask
-from mobilesam_core.training.interrupt import StopRequest
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.optimizer import set_train_mode
 from mobilesam_core.training.run import Run

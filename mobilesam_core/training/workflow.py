@@ -11,8 +11,8 @@ from mobilesam_core.checkpoints.resume import read_state
 from mobilesam_core.config.loading import changed_keys
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.errors import CheckpointError, UsageError
+from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.progress import NullReporter, Reporter
-from mobilesam_core.training.interrupt import StopRequest
 from mobilesam_core.training.loop import fit, save
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.run import Run

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mobilesam_core.errors import UsageError
-from mobilesam_core.prediction.names import distinct_names
+from mobilesam_core.jobs.names import distinct_names
 
 
 @pytest.mark.parametrize(

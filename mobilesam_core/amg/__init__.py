@@ -1,0 +1,1 @@
+"""Automatic mask generation: everything in an image, without a prompt."""

@@ -1,0 +1,195 @@
+"""``mobilesam amg``: everything in many images, written as it is found."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from mobilesam_core.amg.formats import FormatName, ImageMasks, build_format
+from mobilesam_core.amg.generator import FoundMask, SamAutomaticMaskGenerator
+from mobilesam_core.amg.ledger import Ledger
+from mobilesam_core.checkpoints.loading import OpenedCheckpoint
+from mobilesam_core.config.amg import AmgConfig
+from mobilesam_core.data.reading import read_image
+from mobilesam_core.data.sample import BadFile
+from mobilesam_core.files import remove_leftovers
+from mobilesam_core.jobs.inputs import WHOLE, ImageFile, Shard
+from mobilesam_core.jobs.runner import Job, run_job
+from mobilesam_core.ops.drawing import distinct_color, fill_mask, line_width, new_canvas, outline_mask, write_png
+from mobilesam_core.ops.rle import decode_rle
+from mobilesam_core.progress import NullReporter, Reporter
+
+Precision = Literal["32", "bf16"]
+
+
+@dataclass(frozen=True)
+class AmgOptions:
+    """out: the folder of the results. shard: this run's share of the images. overlay: draw a picture of each image too.
+    overwrite: replace the results of an earlier run. precision: of the model's numbers."""
+
+    out: Path
+    format: FormatName = "png"
+    overlay: bool = False
+    shard: Shard = WHOLE
+    overwrite: bool = False
+    precision: Precision = "32"
+
+
+@dataclass(frozen=True)
+class AmgResult:
+    """What a run did with its share of the images; ``skipped`` ones were done already.
+
+    written: the file of the whole set, if the format has one. failures_file: lists the failures (None: none).
+    """
+
+    images: int
+    skipped: int
+    masks: int
+    seconds: float
+    failures: tuple[BadFile, ...]
+    failures_file: Path | None
+    written: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return {
+            "images": self.images,
+            "skipped": self.skipped,
+            "masks": self.masks,
+            "seconds": round(self.seconds, 3),
+            "failures": [{"image": failure.source, "problem": failure.problem} for failure in self.failures],
+            "written": None if self.written is None else str(self.written),
+        }
+
+
+def generate_masks(
+    images: Sequence[ImageFile],
+    checkpoint: OpenedCheckpoint,
+    settings: AmgConfig,
+    options: AmgOptions,
+    reporter: Reporter | None = None,
+) -> AmgResult:
+    """Find and write the masks of this share of ``images``, on the device of ``checkpoint.model``.
+
+    Images that are done are left out, so an interrupted run goes on where it stopped. One that cannot be used is
+    reported and listed in ``failures.jsonl``; the error of a single image is raised. The model is left in
+    ``options.precision``.
+
+    Raises:
+        UsageError: the folder holds results of other images or settings and ``overwrite`` is off, or image files cannot
+            have the model's channels; nothing was done.
+        OutputError: a result cannot be written.
+        Interrupted: Ctrl-C or SIGTERM; finished images are kept.
+    """
+    reporter = reporter or NullReporter()
+    channels = checkpoint.file_channels()
+    form = build_format(options.format, options.out)
+    ledger = Ledger(options.out, _what_counts(checkpoint, settings, options))
+    numbered = options.shard.of(list(enumerate(images, 1)))
+    own = [image for _, image in numbered]
+    if options.overwrite:
+        ledger.forget(own)
+    due = ledger.due(own, options.overlay)
+    if len(due) < len(own):
+        reporter.info(f"{len(own) - len(due)} of {len(own)} images are done already.")
+    _clear_leftovers(options.out, due)
+    failures_file = options.out / f"failures{options.shard.suffix()}.jsonl"
+    generator = build_generator(checkpoint, settings, options.precision)
+    masks = 0
+
+    def write(image: ImageFile, found: _Found) -> None:
+        nonlocal masks
+        overlay = options.out / f"{image.name}_overlay.png"
+        if found.pixels is not None:
+            _draw_overlay(overlay, found.pixels, found.masks.masks)
+        else:
+            overlay.unlink(missing_ok=True)  # of an earlier run
+        form.write(found.masks)
+        ledger.enter(image, len(found.masks.masks), options.overlay)
+        masks += len(found.masks.masks)
+
+    job = Job(
+        load=lambda image: read_image(image.path, channels),
+        work=lambda image, pixels: _find(generator, settings, image, pixels, options.overlay),
+        write=write,
+        note=lambda found: {"masks": str(len(found.masks.masks))},
+    )
+    start = time.perf_counter()
+    failures = run_job(job, due, failures_file, "Finding masks", reporter, raise_first=len(images) == 1)
+    seconds = time.perf_counter() - start
+    written = form.finish([(number, image) for number, image in numbered if ledger.holds(image)], options.shard)
+    return AmgResult(
+        images=len(due) - len(failures),
+        skipped=len(own) - len(due),
+        masks=masks,
+        seconds=seconds,
+        failures=tuple(failures),
+        failures_file=failures_file if failures else None,
+        written=written,
+    )
+
+
+def build_generator(
+    checkpoint: OpenedCheckpoint, settings: AmgConfig, precision: Precision = "32"
+) -> SamAutomaticMaskGenerator:
+    """The generator of these settings; the model of ``checkpoint`` is brought to ``precision``."""
+    model = checkpoint.model.in_precision({"32": torch.float32, "bf16": torch.bfloat16}[precision])
+    given = settings.model_dump(exclude={"min_area", "max_masks"})
+    return SamAutomaticMaskGenerator(model.to(memory_format=torch.channels_last), **given)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """pixels: of the image, to draw on, where that is wanted."""
+
+    masks: ImageMasks
+    pixels: np.ndarray | None
+
+
+def _find(
+    generator: SamAutomaticMaskGenerator, settings: AmgConfig, image: ImageFile, pixels: np.ndarray, keep_pixels: bool
+) -> _Found:
+    found = [each for each in generator.find(pixels) if each.area >= max(1, settings.min_area)]
+    best = sorted(found, key=lambda each: -each.predicted_iou)[: settings.max_masks]
+    return _Found(ImageMasks(image, pixels.shape[0], pixels.shape[1], tuple(best)), pixels if keep_pixels else None)
+
+
+def _what_counts(checkpoint: OpenedCheckpoint, settings: AmgConfig, options: AmgOptions) -> dict[str, Any]:
+    """What results depend on."""
+    return {
+        "format": options.format,
+        "precision": options.precision,
+        "model": checkpoint.model.config.name,
+        "image_size": checkpoint.model.image_size,
+        "checkpoint_sha256": checkpoint.sha256,
+        **settings.model_dump(mode="json", exclude={"points_per_batch"}),
+    }
+
+
+def _clear_leftovers(out: Path, images: Sequence[ImageFile]) -> None:
+    """Remove what a killed run left half-written of these images."""
+    folders: dict[Path, set[str]] = defaultdict(set)
+    for image in images:
+        name = PurePosixPath(image.name)
+        for hidden in ("", ".amg", ".parts"):
+            folders[out / hidden / name.parent] |= {name.name, f"{name.name}_overlay"}
+        folders[out / name] |= {"metadata", *(path.stem for path in (out / name).glob("*.png"))}
+    for folder, stems in folders.items():
+        remove_leftovers(folder, stems)
+
+
+def _draw_overlay(path: Path, pixels: np.ndarray, masks: Sequence[FoundMask]) -> None:
+    canvas = new_canvas(pixels)
+    width = line_width(canvas)
+    for number, each in sorted(enumerate(masks), key=lambda pair: -pair[1].area):
+        mask = decode_rle(each.rle)
+        fill_mask(canvas, mask, distinct_color(number))
+        outline_mask(canvas, mask, distinct_color(number), width)
+    write_png(path, canvas)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mobilesam_core.amg.generator import SamAutomaticMaskGenerator
+from mobilesam_core.checkpoints.loading import open_checkpoint
+from mobilesam_core.config.data import ShapesConfig
+from mobilesam_core.data.sample import Sample
+from mobilesam_core.data.shapes import ShapesSource
+from mobilesam_core.errors import UsageError
+from mobilesam_core.models.sam import Sam
+from mobilesam_core.ops.rle import decode_rle
+from mobilesam_core.prediction.encoded import encode_image
+
+SETTINGS = {"points_per_side": 12, "pred_iou_thresh": 0.6, "stability_score_thresh": 0.6}
+
+
+@pytest.fixture(scope="module")
+def nano() -> Sam:
+    return open_checkpoint("nano").model
+
+
+@pytest.fixture(scope="module")
+def scene() -> Sample:
+    return ShapesSource(ShapesConfig(format="shapes", domains=("heap",), count=8, size=256, seed=11))[3]
+
+
+def _found(generator: SamAutomaticMaskGenerator, image: np.ndarray) -> list[np.ndarray]:
+    return [record["segmentation"] for record in generator.generate(image)]
+
+
+def test_records_agree_with_their_masks(nano: Sam, scene: Sample) -> None:
+    records = SamAutomaticMaskGenerator(nano, **SETTINGS).generate(scene.image)
+    assert len(records) > 2
+    scores = [record["predicted_iou"] for record in records]
+    assert scores == sorted(scores, reverse=True) and min(scores) > 0.6
+    for record in records:
+        mask = record["segmentation"]
+        assert mask.shape == (256, 256) and mask.dtype == bool and mask.sum() == record["area"] > 0
+        rows, columns = np.nonzero(mask)
+        x, y, width, height = record["bbox"]
+        assert (x, y, x + width, y + height) == (columns.min(), rows.min(), columns.max(), rows.max())
+        assert 0.6 <= record["stability_score"] <= 1 and record["crop_box"] == [0, 0, 256, 256]
+
+
+def test_what_is_decoded_together_changes_nothing(nano: Sam, scene: Sample) -> None:
+    one, many = (SamAutomaticMaskGenerator(nano, **SETTINGS, points_per_batch=n) for n in (1, 100))
+    for a, b in zip(_found(one, scene.image), _found(many, scene.image), strict=True):
+        assert (a != b).sum() <= 2
+
+
+def test_a_known_encoding_is_used(nano: Sam, scene: Sample) -> None:
+    generator = SamAutomaticMaskGenerator(nano, **SETTINGS)
+    with torch.no_grad():
+        encoded = encode_image(nano, scene.image)
+    expected = generator.find(scene.image)
+    found = generator.find(np.zeros_like(scene.image), encoded)
+    assert [each.rle for each in found] == [each.rle for each in expected]
+
+
+def test_coarse_to_fine_finds_most_of_what_the_grid_finds(nano: Sam, scene: Sample) -> None:
+    whole = np.stack(_found(SamAutomaticMaskGenerator(nano, **SETTINGS), scene.image))
+    fast = np.stack(_found(SamAutomaticMaskGenerator(nano, **SETTINGS, strategy="coarse-to-fine"), scene.image))
+    both = (whole[:, None] & fast[None]).sum((2, 3)) / (whole[:, None] | fast[None]).sum((2, 3))
+    assert (both.max(axis=1) > 0.7).mean() > 0.7
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (37, 3)])
+def test_slivers(nano: Sam, shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 90, np.uint8)
+    generator = SamAutomaticMaskGenerator(nano, 3, pred_iou_thresh=0, stability_score_thresh=0, crop_n_layers=1)
+    for each in generator.find(image):
+        assert decode_rle(each.rle).shape == shape
+
+
+def test_no_mask_is_no_error(nano: Sam, scene: Sample) -> None:
+    assert SamAutomaticMaskGenerator(nano, 4, pred_iou_thresh=5.0).generate(scene.image) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"points_per_side": None},
+        {"point_grids": [np.zeros((1, 2))]},
+        {"output_mode": "polygons"},
+        {"strategy": "random"},
+        {"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1},
+        {"points_per_side": None, "point_grids": [np.zeros((1, 2))], "strategy": "coarse-to-fine"},
+    ],
+)
+def test_arguments_that_contradict(nano: Sam, given: dict) -> None:
+    with pytest.raises(UsageError):
+        SamAutomaticMaskGenerator(nano, **given)
