@@ -6,6 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        help="Weights (.safetensors, .pt), 'official' or 'nano'.",
+        show_default="official; offline, nano",
+    ),
+]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"],
     typer.Option("--device", help="Where to compute; auto is CUDA where there is a device for it, else the CPU."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mobilesam_cli.model_options import Device, ImageSize, ModelType, Overwrite
+from mobilesam_cli.model_options import Checkpoint, Device, ImageSize, ModelType, Overwrite
 from mobilesam_cli.options import Json
 from mobilesam_core.errors import DataError
 
@@ -38,19 +38,12 @@ def amg(
         typer.Option("--format", help="What masks are written as (see below)."),
     ] = "png",
     overlay: Annotated[bool, typer.Option("--overlay", help="Draw <name>_overlay.png too.")] = False,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            help="Weights (.safetensors, .pt), 'official' or 'nano'.",
-            show_default="official; offline, nano",
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     model_type: ModelType = None,
     image_size: ImageSize = None,
     precision: Annotated[
         Literal["32", "bf16"],
-        typer.Option("--precision", help="bf16 is faster where the processor has it, and moves some edges."),
+        typer.Option("--precision", help="Of the model's numbers: float32, or bfloat16, which is not exact."),
     ] = "32",
     shard: Annotated[
         str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal shares of the images.")

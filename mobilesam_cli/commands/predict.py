@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilesam_cli.model_options import Device, ImageSize, ModelType, Overwrite
+from mobilesam_cli.model_options import Checkpoint, Device, ImageSize, ModelType, Overwrite
 from mobilesam_cli.options import Json
 from mobilesam_core.errors import DataError, PromptError, UsageError
 
@@ -51,14 +51,7 @@ def predict(
         Path | None,
         typer.Option("--prompts", help="A JSON file with the objects of many images.", show_default=False),
     ] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            help="Weights (.safetensors, .pt), 'official' or 'nano'.",
-            show_default="official; offline, nano",
-        ),
-    ] = None,
+    checkpoint: Checkpoint = None,
     model_type: ModelType = None,
     image_size: ImageSize = None,
     multimask: Annotated[
