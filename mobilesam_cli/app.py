@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mobilesam_cli.commands.amg import amg
+from mobilesam_cli.commands.embed import embed
 from mobilesam_cli.commands.eval import evaluate
 from mobilesam_cli.commands.predict import predict
 from mobilesam_cli.commands.train import train
@@ -49,6 +50,7 @@ app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("amg")(amg)
+app.command("embed")(embed)
 
 
 def main() -> None:

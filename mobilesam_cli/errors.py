@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mobilesam_cli.console import stderr
-from mobilesam_core.errors import MobileSamError
+from mobilesam_core.errors import DataError, MobileSamError
 
 
 def report_error(error: Exception) -> int:
@@ -31,3 +33,11 @@ def report_error(error: Exception) -> int:
     if remedy:
         console.print(f"[bold]→[/] {escape(remedy)}", highlight=False, soft_wrap=True)
     return code
+
+
+def raise_failures(failed: int, done: int, what: str, listed_in: Path | None) -> None:
+    """End a batch some of whose images could not be ``what`` (``segmented``) as one that failed; not if none is."""
+    if failed:
+        raise DataError(
+            f"{failed} of {done + failed} images could not be {what}; {listed_in} lists them.", "Repair or remove them."
+        )

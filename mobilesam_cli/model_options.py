@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -29,6 +30,18 @@ ImageSize = Annotated[
         min=64,
         help="Side of the model's input in pixels, a multiple of 64: larger finds smaller objects and takes longer.",
         show_default="what the weights were made at",
+    ),
+]
+Precision = Annotated[
+    Literal["32", "bf16"],
+    typer.Option("--precision", help="Of the model's numbers: float32, or bfloat16, which is not exact."),
+]
+Embeddings = Annotated[
+    Path | None,
+    typer.Option(
+        "--embeddings",
+        help="Take image embeddings from this folder, which mobilesam embed made with the same weights.",
+        show_default=False,
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")]

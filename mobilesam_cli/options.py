@@ -15,4 +15,15 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="IMAGES...",
+        help="Image files, folders (searched through), patterns; '-' reads a list from stdin.",
+        show_default=False,
+    ),
+]
+ShardOption = Annotated[
+    str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal shares of the images.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]

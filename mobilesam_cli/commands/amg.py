@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mobilesam_cli.model_options import Checkpoint, Device, ImageSize, ModelType, Overwrite
-from mobilesam_cli.options import Json
-from mobilesam_core.errors import DataError
+from mobilesam_cli.model_options import Checkpoint, Device, Embeddings, ImageSize, ModelType, Overwrite, Precision
+from mobilesam_cli.options import Images, Json, ShardOption
 
 if TYPE_CHECKING:
     from mobilesam_core.amg.workflow import AmgResult
@@ -24,14 +23,7 @@ def _setting(name: str, text: str, **limits: Any) -> Any:
 
 
 def amg(
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="IMAGES...",
-            help="Image files, folders (searched through), patterns; '-' reads a list from stdin.",
-            show_default=False,
-        ),
-    ] = None,
+    images: Images = None,
     out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("masks"),
     form: Annotated[
         Literal["png", "coco-rle", "sa1b", "coco", "labels"],
@@ -41,13 +33,9 @@ def amg(
     checkpoint: Checkpoint = None,
     model_type: ModelType = None,
     image_size: ImageSize = None,
-    precision: Annotated[
-        Literal["32", "bf16"],
-        typer.Option("--precision", help="Of the model's numbers: float32, or bfloat16, which is not exact."),
-    ] = "32",
-    shard: Annotated[
-        str, typer.Option("--shard", metavar="I/N", help="Do the I-th of N equal shares of the images.")
-    ] = "1/1",
+    precision: Precision = "32",
+    embeddings: Embeddings = None,
+    shard: ShardOption = "1/1",
     config: Annotated[str | None, typer.Option("--config", help="A YAML file of settings.", show_default=False)] = None,
     points_per_side: Annotated[
         int | None, _setting("--points-per-side", "Ask at the square of so many points (32).")
@@ -122,6 +110,7 @@ def amg(
       find . -name '*.jpg' | mobilesam amg - --format coco --shard $SLURM_ARRAY_TASK_ID/16
     """
     from mobilesam_cli.console import print_json, reporter
+    from mobilesam_cli.errors import raise_failures
     from mobilesam_core.jobs.inputs import Shard, find_images
 
     given = {
@@ -148,7 +137,7 @@ def amg(
     from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
     from mobilesam_core.prediction.device import resolve_device
 
-    options = AmgOptions(out, form, overlay, share, overwrite, precision)
+    options = AmgOptions(out, form, overlay, share, overwrite, precision, embeddings)
     opened = open_checkpoint(
         checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size
     )
@@ -158,12 +147,7 @@ def amg(
         print_json(result.to_json())
     else:
         _show(result, out)
-    if result.failures:
-        raise DataError(
-            f"{len(result.failures)} of {result.images + len(result.failures)} images could not be segmented; "
-            f"{result.failures_file} lists them.",
-            "Repair or remove them.",
-        )
+    raise_failures(len(result.failures), result.images, "segmented", result.failures_file)
 
 
 def _settings(config: str | None, given: dict[str, object]) -> AmgConfig:

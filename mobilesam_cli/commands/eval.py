@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mobilesam_cli.model_options import Device, ImageSize, ModelType, Overwrite
+from mobilesam_cli.model_options import Device, Embeddings, ImageSize, ModelType, Overwrite
 from mobilesam_cli.options import Json, Overrides
 from mobilesam_core.errors import DataError, UsageError
 
@@ -60,6 +60,7 @@ def evaluate(
     overwrite: Overwrite = False,
     model_type: ModelType = None,
     image_size: ImageSize = None,
+    embeddings: Embeddings = None,
     device: Device = "auto",
     overrides: Overrides = None,
     json: Json = False,
@@ -110,6 +111,7 @@ def evaluate(
         model_name=model_type,
         image_size=image_size,
         worst=worst if out is not None else 0,
+        embeddings=embeddings,
         reporter=reporter(),
     )
     if out is not None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilesam_cli.model_options import Checkpoint, Device, ImageSize, ModelType, Overwrite
+from mobilesam_cli.model_options import Checkpoint, Device, Embeddings, ImageSize, ModelType, Overwrite
 from mobilesam_cli.options import Json
-from mobilesam_core.errors import DataError, PromptError, UsageError
+from mobilesam_core.errors import PromptError, UsageError
 
 if TYPE_CHECKING:
     from mobilesam_core.checkpoints.loading import OpenedCheckpoint
@@ -54,6 +54,7 @@ def predict(
     checkpoint: Checkpoint = None,
     model_type: ModelType = None,
     image_size: ImageSize = None,
+    embeddings: Embeddings = None,
     multimask: Annotated[
         bool | None,
         typer.Option(
@@ -95,13 +96,14 @@ def predict(
     requests = _requests(images or [], points or [], negatives or [], boxes or [], mask, prompts)
 
     from mobilesam_cli.console import print_json, reporter
+    from mobilesam_cli.errors import raise_failures
     from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
     from mobilesam_core.prediction.device import resolve_device
     from mobilesam_core.prediction.workflow import PredictOptions, plan_outputs
     from mobilesam_core.prediction.workflow import predict as run
 
     output = {None: "best", True: "multimask", False: "single"}[multimask]
-    options = PredictOptions(out, output, overlay, overwrite)  # type: ignore[arg-type]
+    options = PredictOptions(out, output, overlay, overwrite, embeddings)  # type: ignore[arg-type]
     plan_outputs(requests, options)
     opened = open_checkpoint(
         checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size
@@ -112,12 +114,7 @@ def predict(
         print_json(_as_json(result, opened))
     else:
         _show(result)
-    if result.failures:
-        raise DataError(
-            f"{len(result.failures)} of {len(requests)} images could not be segmented; {result.failures_file} "
-            "lists them.",
-            "Repair or remove them.",
-        )
+    raise_failures(len(result.failures), len(result.images), "segmented", result.failures_file)
 
 
 def _requests(

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from mobilesam_core.amg.generator import FoundMask, SamAutomaticMaskGenerator
 from mobilesam_core.amg.ledger import Ledger
 from mobilesam_core.checkpoints.loading import OpenedCheckpoint
 from mobilesam_core.config.amg import AmgConfig
+from mobilesam_core.config.precision import Precision
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import BadFile
 from mobilesam_core.files import remove_leftovers
@@ -24,15 +25,16 @@ from mobilesam_core.jobs.inputs import WHOLE, ImageFile, Shard
 from mobilesam_core.jobs.runner import Job, run_job
 from mobilesam_core.ops.drawing import distinct_color, fill_mask, line_width, new_canvas, outline_mask, write_png
 from mobilesam_core.ops.rle import decode_rle
+from mobilesam_core.prediction.encoded import EncodedImage
+from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
-
-Precision = Literal["32", "bf16"]
 
 
 @dataclass(frozen=True)
 class AmgOptions:
     """out: the folder of the results. shard: this run's share of the images. overlay: draw a picture of each image too.
-    overwrite: replace the results of an earlier run. precision: of the model's numbers."""
+    overwrite: replace the results of an earlier run. precision: of the model's numbers. embeddings: a feature store to
+    take embeddings of whole images from."""
 
     out: Path
     format: FormatName = "png"
@@ -40,6 +42,7 @@ class AmgOptions:
     shard: Shard = WHOLE
     overwrite: bool = False
     precision: Precision = "32"
+    embeddings: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,14 @@ def generate_masks(
     ``options.precision``.
 
     Raises:
-        UsageError: the folder holds results of other images or settings and ``overwrite`` is off, or image files cannot
-            have the model's channels; nothing was done.
+        UsageError: the folder holds results of other images or settings and ``overwrite`` is off, image files cannot
+            have the model's channels, or the embeddings are of another encoder; nothing was done.
         OutputError: a result cannot be written.
         Interrupted: Ctrl-C or SIGTERM; finished images are kept.
     """
     reporter = reporter or NullReporter()
     channels = checkpoint.file_channels()
+    stored = None if options.embeddings is None else StoredEmbeddings(options.embeddings, checkpoint.model)
     form = build_format(options.format, options.out)
     ledger = Ledger(options.out, _what_counts(checkpoint, settings, options))
     numbered = options.shard.of(list(enumerate(images, 1)))
@@ -116,8 +120,8 @@ def generate_masks(
         masks += len(found.masks.masks)
 
     job = Job(
-        load=lambda image: read_image(image.path, channels),
-        work=lambda image, pixels: _find(generator, settings, image, pixels, options.overlay),
+        load=lambda image: (read_image(image.path, channels), None if stored is None else stored.of(image.path)),
+        work=lambda image, loaded: _find(generator, settings, image, *loaded, options.overlay),
         write=write,
         note=lambda found: {"masks": str(len(found.masks.masks))},
     )
@@ -154,9 +158,14 @@ class _Found:
 
 
 def _find(
-    generator: SamAutomaticMaskGenerator, settings: AmgConfig, image: ImageFile, pixels: np.ndarray, keep_pixels: bool
+    generator: SamAutomaticMaskGenerator,
+    settings: AmgConfig,
+    image: ImageFile,
+    pixels: np.ndarray,
+    encoded: EncodedImage | None,
+    keep_pixels: bool,
 ) -> _Found:
-    found = [each for each in generator.find(pixels) if each.area >= max(1, settings.min_area)]
+    found = [each for each in generator.find(pixels, encoded) if each.area >= max(1, settings.min_area)]
     best = sorted(found, key=lambda each: -each.predicted_iou)[: settings.max_masks]
     return _Found(ImageMasks(image, pixels.shape[0], pixels.shape[1], tuple(best)), pixels if keep_pixels else None)
 
@@ -166,6 +175,7 @@ def _what_counts(checkpoint: OpenedCheckpoint, settings: AmgConfig, options: Amg
     return {
         "format": options.format,
         "precision": options.precision,
+        "embeddings": options.embeddings is not None,  # stored in float16, they move some edges
         "model": checkpoint.model.config.name,
         "image_size": checkpoint.model.image_size,
         "checkpoint_sha256": checkpoint.sha256,

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mobilesam_core.checkpoints.weights import file_sha256
 from mobilesam_core.errors import CheckpointError, UnreachableError
-from mobilesam_core.files import make_folder, output_error
+from mobilesam_core.files import file_sha256, make_folder, output_error
 from mobilesam_core.progress import Reporter
 
 _BLOCK = 1 << 18

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import pickle
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from mobilesam_core.checkpoints.keys import official_key, to_official, to_ours
 from mobilesam_core.errors import CheckpointError, OutputError
-from mobilesam_core.files import atomic_path, write_json
+from mobilesam_core.files import atomic_path, file_sha256, write_json
 from mobilesam_core.models.sam import Sam
 
 SAFETENSORS = ".safetensors"
@@ -128,15 +127,6 @@ def torch_bytes(value: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return buffer.getvalue()
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

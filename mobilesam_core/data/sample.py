@@ -22,7 +22,7 @@ class Sample:
     key: names the image within its set, stable between runs (a path relative to the set, for most formats).
     image: ``(H, W, 3)`` uint8 RGB, or ``(H, W)`` uint8 for a model of one input channel.
     masks: one mask an object, at the size of the image.
-    source: the image file, or the name of the generator; for messages.
+    source: the path of the image file, or the name of the generator; for messages and to find stored features.
     """
 
     key: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from mobilesam_core.evaluation.summary import Evaluation
 from mobilesam_core.evaluation.types import EvalOptions, ObjectScore, Observation, PromptKind, size_class
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.metrics import boundary_iou, dice_from_iou, fill_box_iou, mask_iou
-from mobilesam_core.prediction.encoded import encode_image, native_masks, objects_at_once
+from mobilesam_core.prediction.encoded import EncodedImage, encode_image, native_masks, objects_at_once
+from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
 
 __all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "spread"]
@@ -28,13 +30,14 @@ def evaluate(
     options: EvalOptions,
     reporter: Reporter | None = None,
     observe: Callable[[Observation], None] | None = None,
+    stored: StoredEmbeddings | None = None,
 ) -> Evaluation:
     """Score ``model`` on every object of ``source``, at the images' own resolution.
 
     Runs on the model's device, without gradients, in evaluation mode; each module gets its mode back
     afterwards. An image that cannot be read and an object without a pixel become
     :attr:`Evaluation.failures`, with a warning each; the rest goes on. ``observe`` is shown every chunk of
-    objects as it is scored.
+    objects as it is scored. With ``stored``, images are not encoded; one whose embedding is missing is a failure.
     """
     reporter = reporter or NullReporter()
     scores: dict[PromptKind, list[ObjectScore]] = {kind: [] for kind in options.prompts}
@@ -45,6 +48,7 @@ def evaluate(
         for index in indices:
             try:
                 sample = source[index]
+                encoded = None if stored is None else stored.of(Path(sample.source))
             except DataError as error:
                 failures.append(BadFile(index, source.describe(index), error.message))
                 reporter.warning(error.message)
@@ -54,7 +58,7 @@ def evaluate(
                 for problem in problems:
                     failures.append(BadFile(index, sample.source, problem))
                     reporter.warning(problem)
-                for observation in _observations(model, sample, chosen, options):
+                for observation in _observations(model, sample, encoded, chosen, options):
                     scores[observation.kind].extend(observation.scores)
                     if observe is not None:
                         observe(observation)
@@ -92,10 +96,12 @@ def _objects(sample: Sample, limit: int | None) -> tuple[list[int], list[str]]:
     return [i for i in chosen if sample.masks.areas[i] > 0], problems
 
 
-def _observations(model: Sam, sample: Sample, chosen: Sequence[int], options: EvalOptions) -> Iterator[Observation]:
+def _observations(
+    model: Sam, sample: Sample, encoded: EncodedImage | None, chosen: Sequence[int], options: EvalOptions
+) -> Iterator[Observation]:
     if not chosen:
         return
-    image = encode_image(model, sample.image)
+    image = encode_image(model, sample.image) if encoded is None else encoded
     size = options.object_chunk or objects_at_once(image)
     for start in range(0, len(chosen), size):
         objects = Objects.of(sample.masks, chosen[start : start + size], model.device)

@@ -19,6 +19,7 @@ from mobilesam_core.evaluation.types import EvalOptions
 from mobilesam_core.evaluation.worst import WorstCases
 from mobilesam_core.files import write_json
 from mobilesam_core.jobs.names import distinct_names
+from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
 
 _METRICS = "metrics.json"
@@ -61,29 +62,32 @@ def evaluate_checkpoints(
     model_name: str | None = None,
     image_size: int | None = None,
     worst: int = 0,
+    embeddings: Path | None = None,
     reporter: Reporter | None = None,
 ) -> list[CheckpointResult]:
     """Evaluate each checkpoint (a file, ``official`` or ``nano``) on the same data.
 
     model_name: the architecture of files that do not tell theirs. image_size: side of the models' input frame in
-    pixels; None keeps each one's own. worst: pictures kept for each kind of prompt.
+    pixels; None keeps each one's own. worst: pictures kept for each kind of prompt. embeddings: a feature store to take
+    embeddings from.
 
     Raises:
-        UsageError: a checkpoint is given twice.
+        UsageError: a checkpoint is given twice, or the embeddings are of another encoder.
         CheckpointError: one cannot be used; all are opened before the first is evaluated.
         DataError: the data set as a whole cannot be used, or holds no object.
     """
     reporter = reporter or NullReporter()
     names = distinct_names([Path(checkpoint) for checkpoint in checkpoints])
     opened = [open_checkpoint(checkpoint, model_name, reporter, image_size) for checkpoint in checkpoints]
+    stored = [None if embeddings is None else StoredEmbeddings(embeddings, each.model) for each in opened]
     results = []
-    for name, each in zip(names, opened, strict=True):
+    for name, each, known in zip(names, opened, stored, strict=True):
         source = build_source(data, root, channels=len(each.model.pixel_mean))
         if len(opened) > 1:
             reporter.info(f"Checkpoint {name}")
         cases = WorstCases(worst)
         each.model.to(device)
-        evaluation = evaluate(each.model, source, options, reporter, cases if worst else None)
+        evaluation = evaluate(each.model, source, options, reporter, cases if worst else None, known)
         each.model.cpu()
         for kind in options.prompts:
             evaluation.summary(kind)  # without an object there is nothing to report

@@ -14,6 +14,7 @@ from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.resize import Frame
 from mobilesam_core.prediction.encoded import (
+    EncodedImage,
     decode_prompts,
     encode_image,
     native_masks,
@@ -51,18 +52,21 @@ def segment(
     objects: Sequence[ObjectRequest],
     output: Output = "best",
     orientation: int = 1,
+    encoded: EncodedImage | None = None,
 ) -> Iterator[MaskPrediction]:
     """Segment objects in a ``(H, W, 3)`` RGB uint8 image, in their order, a few at a time to bound memory.
 
-    orientation: the EXIF orientation that was undone, for mask prompts that were saved before it was.
+    orientation: the EXIF orientation that was undone, for mask prompts that were saved before it was. encoded: the
+    image's encoding, where it is known already.
 
     Raises:
         PromptError: a mask prompt cannot be used; nothing was segmented.
     """
     frame = Frame.of(image.shape[0], image.shape[1], model.image_size)
     prompts = [_prompt(wanted, frame, orientation) for wanted in objects]
-    with torch.inference_mode():
-        encoded = encode_image(model, image)
+    if encoded is None:
+        with torch.inference_mode():
+            encoded = encode_image(model, image)
     size = objects_at_once(encoded)
     for start in range(0, len(objects), size):
         part = prompts[start : start + size]

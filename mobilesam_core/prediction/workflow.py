@@ -30,6 +30,7 @@ from mobilesam_core.ops.drawing import (
 from mobilesam_core.ops.rle import encode_rle
 from mobilesam_core.prediction.requests import ImageRequest, ObjectRequest, check_inside
 from mobilesam_core.prediction.segment import MaskPrediction, Output, segment
+from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
 
 _FAILURES = "failures.json"
@@ -39,12 +40,13 @@ _MASK_FILE = re.compile(r"\d+(_\d)?\.png")
 @dataclass(frozen=True)
 class PredictOptions:
     """out: the folder of the results. output: which of the model's masks. overlay: draw pictures too.
-    overwrite: replace the results of an earlier run."""
+    overwrite: replace the results of an earlier run. embeddings: a feature store to take embeddings from."""
 
     out: Path
     output: Output = "best"
     overlay: bool = True
     overwrite: bool = False
+    embeddings: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,19 @@ def predict(
     used is reported, listed in ``failures.json`` and left out; the error of a single image is raised.
 
     Raises:
-        UsageError: there are results already and ``overwrite`` is off, or an image is given twice; nothing
-            was done.
+        UsageError: there are results already and ``overwrite`` is off, an image is given twice, or the embeddings are
+            of another encoder; nothing was done.
         PromptError, DataError: of a single image.
         OutputError: a result cannot be written.
     """
     reporter = reporter or NullReporter()
     names = plan_outputs(requests, options)
+    stored = None if options.embeddings is None else StoredEmbeddings(options.embeddings, checkpoint.model)
     results, failures = [], []
     with reporter.task("Predicting", len(requests), "images") as task:
         for index, (request, name) in enumerate(zip(requests, names, strict=True)):
             try:
-                results.append(_predict_image(request, name, checkpoint, options))
+                results.append(_predict_image(request, name, checkpoint, options, stored))
             except (DataError, PromptError) as error:
                 if len(requests) == 1:
                     raise
@@ -128,18 +131,23 @@ def _outputs(out: Path, name: str) -> tuple[Path, Path, Path]:
 
 
 def _predict_image(
-    request: ImageRequest, name: str, checkpoint: OpenedCheckpoint, options: PredictOptions
+    request: ImageRequest,
+    name: str,
+    checkpoint: OpenedCheckpoint,
+    options: PredictOptions,
+    stored: StoredEmbeddings | None,
 ) -> ImageResult:
     model = checkpoint.model
     image, orientation = read_oriented(request.image, checkpoint.file_channels())
     check_inside(request, image.shape[0], image.shape[1])
+    encoded = None if stored is None else stored.of(request.image)
     folder, json_path, overlay_path = _outputs(options.out, name)
     # What is there describes masks that are about to be replaced.
     if json_path.exists():
         json_path.unlink()
     canvas = new_canvas(image) if options.overlay else None
     records = []
-    for found in segment(model, image, request.objects, options.output, orientation):
+    for found in segment(model, image, request.objects, options.output, orientation, encoded):
         suffix = "" if found.candidate is None else f"_{found.candidate}"
         path = folder / f"{found.object}{suffix}.png"
         write_png(path, found.mask)

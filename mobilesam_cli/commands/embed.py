@@ -1,0 +1,78 @@
+"""``mobilesam embed``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobilesam_cli.model_options import Checkpoint, Device, ImageSize, ModelType, Precision
+from mobilesam_cli.options import Images, Json, ShardOption
+
+if TYPE_CHECKING:
+    from mobilesam_core.embedding.workflow import EmbedResult
+
+
+def embed(
+    images: Images = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the feature store.")] = Path("embeddings"),
+    checkpoint: Checkpoint = None,
+    model_type: ModelType = None,
+    image_size: ImageSize = None,
+    precision: Precision = "32",
+    shard: ShardOption = "1/1",
+    device: Device = "auto",
+    json: Json = False,
+) -> None:
+    """Store image embeddings, so that the image encoder runs once an image.
+
+    amg, predict and eval read them with --embeddings; they are found by what
+    is in an image file, whatever it is called. They depend on the weights of
+    the image encoder and on the image size, and are refused by others.
+    Images that are stored are skipped, so the same command goes on where it
+    stopped; images that fail are listed in failures.jsonl.
+
+    Files of some 64 MiB in .safetensors, float16; 2 MiB an image for vit_t.
+
+    [bold]Examples[/]
+
+      mobilesam embed photos/ --out embeddings
+
+      mobilesam amg photos/ --embeddings embeddings --points-per-side 64
+
+      mobilesam embed photos/ --out embeddings --shard $SLURM_ARRAY_TASK_ID/16
+    """
+    from mobilesam_cli.console import print_json, reporter
+    from mobilesam_cli.errors import raise_failures
+    from mobilesam_core.jobs.inputs import Shard, find_images
+
+    share = Shard.parse(shard)
+    files = find_images(images or [], sys.stdin if "-" in (images or []) else (), out)
+
+    from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
+    from mobilesam_core.embedding.workflow import embed_images
+    from mobilesam_core.prediction.device import resolve_device
+
+    opened = open_checkpoint(
+        checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size
+    )
+    opened.model.to(resolve_device(device))
+    result = embed_images(files, opened, out, precision=precision, shard=share, reporter=reporter())
+    if json:
+        print_json(result.to_json())
+    else:
+        _show(result, out)
+    raise_failures(len(result.failures), result.images, "embedded", result.failures_file)
+
+
+def _show(result: EmbedResult, out: Path) -> None:
+    from mobilesam_cli.console import stdout
+
+    rate = f", {result.images / result.seconds:.2f} images/s" if result.images and result.seconds else ""
+    skipped = f" ({result.skipped} were there already)" if result.skipped else ""
+    stdout().print(
+        f"{result.images} embeddings{skipped}, {result.bytes / 2**20:.1f} MiB, {result.seconds:.1f} s{rate}: {out}",
+        soft_wrap=True,
+    )

@@ -1,0 +1,1 @@
+"""``mobilesam embed``: image embeddings into the feature store."""

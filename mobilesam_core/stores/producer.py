@@ -1,0 +1,76 @@
+"""What stored features were made by, so that features of other weights are never taken for one's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import torch
+
+from mobilesam_core.models.sam import Sam
+
+_UNUSED = ("head.", "norm_head.")  # TinyViT's classifier, which no feature passes through
+
+
+@dataclass(frozen=True)
+class Producer:
+    """An image encoder and what was done to images before it.
+
+    encoder_sha256: of the encoder's weights alone, so that a fine-tuned decoder keeps its frozen encoder's features.
+    preprocessing_sha256: of all that leads from a file's pixels to the encoder's input.
+    image_size: side of the input frame in pixels. precision: the encoder's numbers, ``32`` or ``bf16``.
+    """
+
+    model: str
+    encoder_sha256: str
+    preprocessing_sha256: str
+    image_size: int
+    precision: str
+
+    @staticmethod
+    def of(model: Sam, precision: str = "32") -> Producer:
+        """The producer of what ``model``, whose weights are in float32, makes of images in ``precision``."""
+        return Producer(
+            model=model.config.name,
+            encoder_sha256=_encoder_sha256(model),
+            preprocessing_sha256=_preprocessing_sha256(model),
+            image_size=model.image_size,
+            precision=precision,
+        )
+
+    def difference(self, other: Producer) -> str | None:
+        """What makes features of ``other`` useless to this model, in a few words; None if nothing does.
+
+        Precision does not: it moves features by less than a float16 tells.
+        """
+        if self.model != other.model:
+            return f"the model {other.model}, not {self.model}"
+        if self.encoder_sha256 != other.encoder_sha256:
+            return f"other weights of the image encoder (sha256 {other.encoder_sha256[:12]}…)"
+        if self.image_size != other.image_size:
+            return f"image_size {other.image_size}, not {self.image_size}"
+        if self.preprocessing_sha256 != other.preprocessing_sha256:
+            return "another preprocessing of images"
+        return None
+
+
+def _encoder_sha256(model: Sam) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(model.image_encoder.state_dict().items()):
+        if value.is_floating_point() and not name.startswith(_UNUSED):  # counters of batches change no feature
+            digest.update(f"{name}{tuple(value.shape)}".encode())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _preprocessing_sha256(model: Sam) -> str:
+    steps = {
+        "pixels": "uint8, upright",
+        "resize": "longest side, bilinear, antialiased by PIL",
+        "mean": [round(value, 4) for value in model.pixel_mean.flatten().tolist()],
+        "std": [round(value, 4) for value in model.pixel_std.flatten().tolist()],
+        "padding": "zeros right and bottom, after normalising",
+        "image_size": model.image_size,
+    }
+    return hashlib.sha256(json.dumps(steps, sort_keys=True).encode()).hexdigest()
