@@ -171,10 +171,14 @@ def save(run: Run) -> None:
     save_state(run.folder.state, run.position, run.config.model_dump_json(), run.parts)
 
 
+# Weights are passed on to others: where things lie on this machine is for config.yaml alone.
+_PRIVATE = {"model": {"checkpoint"}, "data": {"root"}, "train": {"output_dir"}}
+
+
 def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = None) -> None:
-    """Write the weights with what made them."""
+    """Write the weights with what made them, but for the folders it was made in."""
     provenance = {
-        "training_config": run.config.model_dump_json(),
+        "training_config": run.config.model_dump_json(exclude=_PRIVATE),
         "step": str(run.position.step),
         "epoch": str(run.position.epoch + 1 if run.position.step else 0),
     }

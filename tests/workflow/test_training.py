@@ -82,6 +82,7 @@ def test_a_checkpoint_says_what_it_is(make_config: MakeConfig) -> None:
     with safe_open(result.best, "pt") as file:
         metadata = file.metadata()
     assert json.loads(metadata["training_config"])["optim"]["lr"] == 1e-3
+    assert str(result.best.parents[2]) not in json.dumps(metadata), "folders of this machine travel with the weights"
     assert float(metadata["val_box_miou"]) <= 1
     opened = open_checkpoint(str(result.best))
     assert opened.model.config.name == "vit_nano" and opened.model.image_size == 64
