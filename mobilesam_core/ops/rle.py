@@ -85,7 +85,8 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
 
 def rle_areas(rles: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """``(N,)`` int64 pixel counts of compressed RLEs."""
-    return np.asarray(coco_mask.area(list(rles)), dtype=np.int64).reshape(len(rles))
+    # One by one: given more than 255 at once, pycocotools 2.0.11 fails with NumPy 2.
+    return np.array([int(coco_mask.area(rle)) for rle in rles], dtype=np.int64)
 
 
 def rle_boxes(rles: Sequence[Mapping[str, Any]]) -> np.ndarray:

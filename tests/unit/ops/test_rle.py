@@ -43,6 +43,8 @@ def test_areas_and_boxes() -> None:
     rles = [encode_rle(mask), encode_rle(np.zeros((9, 11), bool))]
     assert rle_areas(rles).tolist() == [18, 0]
     assert rle_boxes(rles).tolist() == [[3, 2, 9, 5], [0, 0, 0, 0]]
+    assert rle_areas(rles * 200).tolist() == [18, 0] * 200
+    assert rle_boxes(rles * 200).shape == (400, 4)
     assert rle_areas([]).shape == (0,)
     assert rle_boxes([]).shape == (0, 4)
 
