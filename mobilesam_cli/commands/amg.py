@@ -14,7 +14,6 @@ from mobilesam_core.errors import DataError
 
 if TYPE_CHECKING:
     from mobilesam_core.amg.workflow import AmgResult
-    from mobilesam_core.config.amg import AmgConfig
 
 _SETTINGS = "Settings (or from --config)"
 
@@ -122,6 +121,7 @@ def amg(
       find . -name '*.jpg' | mobilesam amg - --format coco --shard $SLURM_ARRAY_TASK_ID/16
     """
     from mobilesam_cli.console import print_json, reporter
+    from mobilesam_core.config.loading import load_amg_config
     from mobilesam_core.jobs.inputs import Shard, find_images
 
     given = {
@@ -140,7 +140,7 @@ def amg(
         "min_area": min_area,
         "max_masks": max_masks,
     }
-    settings = _settings(config, {key: value for key, value in given.items() if value is not None})
+    settings = load_amg_config(config, {key: value for key, value in given.items() if value is not None})
     share = Shard.parse(shard)
     files = find_images(images or [], sys.stdin if "-" in (images or []) else (), out)
 
@@ -164,16 +164,6 @@ def amg(
             f"{result.failures_file} lists them.",
             "Repair or remove them.",
         )
-
-
-def _settings(config: str | None, given: dict[str, object]) -> AmgConfig:
-    from mobilesam_core.config.amg import AmgConfig
-    from mobilesam_core.config.loading import parse_yaml, read_config_text, validate
-
-    tree = parse_yaml(read_config_text(config), config) or {} if config is not None else {}
-    if not isinstance(tree, dict):
-        return validate(AmgConfig, tree, f"The config '{config}'")
-    return validate(AmgConfig, {**tree, **given}, "The settings" if config is None else f"The config '{config}'")
 
 
 def _show(result: AmgResult, out: Path) -> None:

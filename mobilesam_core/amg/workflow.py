@@ -145,6 +145,12 @@ def build_generator(
     return SamAutomaticMaskGenerator(model.to(memory_format=torch.channels_last), **given)
 
 
+def find_masks(generator: SamAutomaticMaskGenerator, settings: AmgConfig, image: np.ndarray) -> tuple[FoundMask, ...]:
+    """The masks of a ``(H, W, 3)`` RGB (``(H, W)`` for a model of one channel) uint8 image, best-scored first."""
+    found = [each for each in generator.find(image) if each.area >= max(1, settings.min_area)]
+    return tuple(sorted(found, key=lambda each: -each.predicted_iou)[: settings.max_masks])
+
+
 @dataclass(frozen=True)
 class _Found:
     """pixels: of the image, to draw on, where that is wanted."""
@@ -156,9 +162,8 @@ class _Found:
 def _find(
     generator: SamAutomaticMaskGenerator, settings: AmgConfig, image: ImageFile, pixels: np.ndarray, keep_pixels: bool
 ) -> _Found:
-    found = [each for each in generator.find(pixels) if each.area >= max(1, settings.min_area)]
-    best = sorted(found, key=lambda each: -each.predicted_iou)[: settings.max_masks]
-    return _Found(ImageMasks(image, pixels.shape[0], pixels.shape[1], tuple(best)), pixels if keep_pixels else None)
+    found = find_masks(generator, settings, pixels)
+    return _Found(ImageMasks(image, pixels.shape[0], pixels.shape[1], found), pixels if keep_pixels else None)
 
 
 def _what_counts(checkpoint: OpenedCheckpoint, settings: AmgConfig, options: AmgOptions) -> dict[str, Any]:

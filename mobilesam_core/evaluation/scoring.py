@@ -19,7 +19,7 @@ from mobilesam_core.ops.metrics import boundary_iou, dice_from_iou, fill_box_iou
 from mobilesam_core.prediction.encoded import encode_image, native_masks, objects_at_once
 from mobilesam_core.progress import NullReporter, Reporter
 
-__all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "spread"]
+__all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "read_sample", "spread"]
 
 
 def evaluate(
@@ -43,17 +43,10 @@ def evaluate(
     indices = spread(len(source), options.max_images)
     with _evaluating(model), torch.inference_mode(), reporter.task("Evaluating", len(indices), "images") as task:
         for index in indices:
-            try:
-                sample = source[index]
-            except DataError as error:
-                failures.append(BadFile(index, source.describe(index), error.message))
-                reporter.warning(error.message)
-            else:
+            read = read_sample(source, index, options.max_objects, failures, reporter)
+            if read is not None:
+                sample, chosen = read
                 images += 1
-                chosen, problems = _objects(sample, options.max_objects)
-                for problem in problems:
-                    failures.append(BadFile(index, sample.source, problem))
-                    reporter.warning(problem)
                 for observation in _observations(model, sample, chosen, options):
                     scores[observation.kind].extend(observation.scores)
                     if observe is not None:
@@ -70,6 +63,28 @@ def spread(total: int, limit: int | None) -> list[int]:
     return [(2 * i + 1) * total // (2 * limit) for i in range(limit)]
 
 
+def read_sample(
+    source: SampleSource, index: int, max_objects: int | None, failures: list[BadFile], reporter: Reporter
+) -> tuple[Sample, list[int]] | None:
+    """A sample and the indices of its objects to evaluate, at most ``max_objects``; None if it cannot be read.
+
+    That, and objects without a pixel, which are left out, are warned of and added to ``failures``.
+    """
+    try:
+        sample = source[index]
+    except DataError as error:
+        failures.append(BadFile(index, source.describe(index), error.message))
+        reporter.warning(error.message)
+        return None
+    chosen = spread(len(sample.masks), max_objects)
+    for i in chosen:
+        if sample.masks.areas[i] == 0:
+            problem = f"Object {i} of {sample.source} has no pixel; it is left out."
+            failures.append(BadFile(index, sample.source, problem))
+            reporter.warning(problem)
+    return sample, [i for i in chosen if sample.masks.areas[i] > 0]
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards each module's own mode again, since frozen parts differ from the others."""
@@ -81,15 +96,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         # Parents come first, so that their children have the last word.
         for module, mode in modes:
             module.train(mode)
-
-
-def _objects(sample: Sample, limit: int | None) -> tuple[list[int], list[str]]:
-    """The objects to evaluate, and a sentence about each that cannot be."""
-    chosen = spread(len(sample.masks), limit)
-    problems = [
-        f"Object {i} of {sample.source} has no pixel; it is left out." for i in chosen if sample.masks.areas[i] == 0
-    ]
-    return [i for i in chosen if sample.masks.areas[i] > 0], problems
 
 
 def _observations(model: Sam, sample: Sample, chosen: Sequence[int], options: EvalOptions) -> Iterator[Observation]:

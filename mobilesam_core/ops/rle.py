@@ -96,6 +96,12 @@ def rle_boxes(rles: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return boxes
 
 
+def rle_ious(rles: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """``(N, M)`` float64 IoUs of N with M compressed RLEs of one size."""
+    ious = coco_mask.iou(list(rles), list(others), [0] * len(others)) if rles and others else []
+    return np.asarray(ious, dtype=np.float64).reshape(len(rles), len(others))
+
+
 def _as_json(rle: Mapping[str, Any]) -> dict[str, Any]:
     counts = rle["counts"]
     return {
