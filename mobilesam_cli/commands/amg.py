@@ -13,7 +13,6 @@ from mobilesam_cli.options import Images, Json, ShardOption
 
 if TYPE_CHECKING:
     from mobilesam_core.amg.workflow import AmgResult
-    from mobilesam_core.config.amg import AmgConfig
 
 _SETTINGS = "Settings (or from --config)"
 
@@ -111,6 +110,7 @@ def amg(
     """
     from mobilesam_cli.console import print_json, reporter
     from mobilesam_cli.errors import raise_failures
+    from mobilesam_core.config.loading import load_amg_config
     from mobilesam_core.jobs.inputs import Shard, find_images
 
     given = {
@@ -129,7 +129,7 @@ def amg(
         "min_area": min_area,
         "max_masks": max_masks,
     }
-    settings = _settings(config, {key: value for key, value in given.items() if value is not None})
+    settings = load_amg_config(config, {key: value for key, value in given.items() if value is not None})
     share = Shard.parse(shard)
     files = find_images(images or [], sys.stdin if "-" in (images or []) else (), out)
 
@@ -148,16 +148,6 @@ def amg(
     else:
         _show(result, out)
     raise_failures(len(result.failures), result.images, "segmented", result.failures_file)
-
-
-def _settings(config: str | None, given: dict[str, object]) -> AmgConfig:
-    from mobilesam_core.config.amg import AmgConfig
-    from mobilesam_core.config.loading import parse_yaml, read_config_text, validate
-
-    tree = parse_yaml(read_config_text(config), config) or {} if config is not None else {}
-    if not isinstance(tree, dict):
-        return validate(AmgConfig, tree, f"The config '{config}'")
-    return validate(AmgConfig, {**tree, **given}, "The settings" if config is None else f"The config '{config}'")
 
 
 def _show(result: AmgResult, out: Path) -> None:

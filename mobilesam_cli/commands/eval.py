@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
@@ -12,16 +12,23 @@ from mobilesam_cli.options import Json, Overrides
 from mobilesam_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mobilesam_core.config.data import SetConfig
     from mobilesam_core.evaluation.summary import ClickFigures
-    from mobilesam_core.evaluation.workflow import CheckpointResult
+    from mobilesam_core.evaluation.workflow import CheckpointResult, EverythingResult, PromptsResult
+
+    ResultT = TypeVar("ResultT", bound=CheckpointResult)
+
+_AMG = "Without prompts"
+_OF_PROMPTS, _OF_AMG = ("prompts", "clicks", "mask_threshold", "worst"), ("amg_config", "amg_set")
+"""Options that go only without, and only with, --amg."""
 
 MaskMode = Literal["binary", "components", "instances", "classes", "per_instance"]
 
 
 def evaluate(
+    context: typer.Context,
     checkpoints: Annotated[
         list[str],
         typer.Argument(
@@ -42,6 +49,24 @@ def evaluate(
     annotations: Annotated[
         Path | None, typer.Option("--annotations", help="… a COCO JSON file.", show_default=False)
     ] = None,
+    amg: Annotated[
+        bool,
+        typer.Option("--amg", help="Evaluate what mobilesam amg would find.", rich_help_panel=_AMG),
+    ] = False,
+    amg_config: Annotated[
+        str | None,
+        typer.Option("--amg-config", help="A YAML file of its settings.", show_default=False, rich_help_panel=_AMG),
+    ] = None,
+    amg_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--amg-set",
+            metavar="KEY=VALUE",
+            help="One of its settings, e.g. --amg-set points_per_side=64. May be given several times.",
+            show_default=False,
+            rich_help_panel=_AMG,
+        ),
+    ] = None,
     prompts: Annotated[str, typer.Option("--prompts", help="Kinds of prompt, of: box, point, clicks.")] = "box,point",
     clicks: Annotated[int, typer.Option("--clicks", min=1, help="Corrective clicks of 'clicks'.")] = 5,
     mask_threshold: Annotated[float, typer.Option("--mask-threshold", help="Logits above it are mask.")] = 0.0,
@@ -51,7 +76,10 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for metrics.json, and per checkpoint objects.csv and worst/*.png.", show_default=False
+            "--out",
+            help="Folder for metrics.json, and per checkpoint objects.csv and worst/*.png; with --amg "
+            "detections.json and ground_truth.json of COCO's formats.",
+            show_default=False,
         ),
     ] = None,
     worst: Annotated[
@@ -73,6 +101,12 @@ def evaluate(
     best of the three. 'fill the box' is the trivial answer.
     Sizes are COCO's: small below 32², medium below 96² pixels.
 
+    With --amg there is no prompt: all objects are to be found, whatever they are.
+    'found@0.7' is the share of objects with which a mask has an IoU of 0.7 or more.
+    AR@100 and AR@1000 are COCO's average recall of the 100 and 1000 best-scored
+    masks of each image. AP is its average precision of the 1000: a mask of
+    something that nobody annotated is a mistake.
+
     [bold]Examples[/]
 
       mobilesam eval runs/nuclei/run/best.safetensors --config nuclei.yaml
@@ -80,19 +114,19 @@ def evaluate(
       mobilesam eval a.pt b.pt --images val/images --masks val/masks --prompts box,clicks
 
       mobilesam eval official --images val2017 --annotations val2017.json --out report
+
+      mobilesam eval official best.safetensors --config nuclei.yaml --amg --amg-set points_per_side=64
     """  # fmt: skip
+    _check_what_goes_together(context, amg)
     data, root = _data(config, split, overrides, images, masks, mask_mode, annotations)
 
-    from mobilesam_cli.console import print_json, reporter
+    from mobilesam_cli.console import reporter
+    from mobilesam_core.config.loading import apply_overrides, load_amg_config
     from mobilesam_core.evaluation.types import EvalOptions
-    from mobilesam_core.evaluation.workflow import (
-        check_output_folder,
-        evaluate_checkpoints,
-        results_json,
-        write_results,
-    )
+    from mobilesam_core.evaluation.workflow import check_output_folder, evaluate_amg, evaluate_checkpoints
     from mobilesam_core.prediction.device import resolve_device
 
+    settings = load_amg_config(amg_config, apply_overrides({}, amg_set or [], "--amg-set"))
     kinds = tuple(kind.strip() for kind in prompts.split(","))
     options = EvalOptions(
         prompts=kinds,  # type: ignore[arg-type]  # EvalOptions checks them
@@ -102,24 +136,57 @@ def evaluate(
     )
     if out is not None:
         check_output_folder(out, overwrite)
-    results = evaluate_checkpoints(
-        checkpoints,
-        data,
-        root,
-        options,
-        device=resolve_device(device),
-        model_name=model_type,
-        image_size=image_size,
-        worst=worst if out is not None else 0,
-        embeddings=embeddings,
-        reporter=reporter(),
-    )
+    if amg:
+        found = evaluate_amg(
+            checkpoints,
+            data,
+            root,
+            settings,
+            device=resolve_device(device),
+            max_images=max_images,
+            model_name=model_type,
+            image_size=image_size,
+            embeddings=embeddings,
+            reporter=reporter(),
+        )
+        _finish(found, out, json, _show_everything)
+    else:
+        results = evaluate_checkpoints(
+            checkpoints,
+            data,
+            root,
+            options,
+            device=resolve_device(device),
+            model_name=model_type,
+            image_size=image_size,
+            worst=worst if out is not None else 0,
+            embeddings=embeddings,
+            reporter=reporter(),
+        )
+        _finish(results, out, json, _show_prompts)
+
+
+def _check_what_goes_together(context: typer.Context, amg: bool) -> None:
+    for name in _OF_PROMPTS if amg else _OF_AMG:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} goes {'without' if amg else 'only with'} --amg.", f"Leave out {option}.")
+
+
+def _finish(
+    results: Sequence[ResultT], out: Path | None, json: bool, show: Callable[[Sequence[ResultT]], None]
+) -> None:
+    """Write and print the results, and raise for what could not be evaluated."""
+    from mobilesam_cli.console import print_json
+    from mobilesam_core.evaluation.workflow import results_json, write_results
+
     if out is not None:
         write_results(results, out)
     if json:
         print_json(results_json(results))
     else:
-        _show(results)
+        show(results)
     failures = results[0].evaluation.failures
     if failures:
         raise DataError(
@@ -167,7 +234,32 @@ def _data(
     return CocoConfig(format="coco", images=images, annotations=annotations), Path()
 
 
-def _show(results: Sequence[CheckpointResult]) -> None:
+def _show_everything(results: Sequence[EverythingResult]) -> None:
+    from rich.table import Table
+
+    from mobilesam_cli.console import stdout
+
+    summaries = [(result.name, result.evaluation.summary) for result in results]
+    first = summaries[0][1]  # the objects are the same for all
+    title = f"{first.objects} objects in {len(results[0].evaluation.finds)} images"
+    # Narrow, so that all figures are legible in 80 columns; only names may be broken.
+    table = Table(title=title, title_justify="left", padding=0, show_edge=False)
+    table.add_column("checkpoint", overflow="fold")
+    found = [f"found\n@{iou}" for iou in first.found]
+    sizes = [f"@{list(first.found)[-1]}\n{size}\n({figures.objects})" for size, figures in first.by_size.items()]
+    per_image = "masks\nper\nimage", "sec.\nper\nimage"
+    for header in ("AR\n@100", "AR\n@1000", "AP", "AP50", "AP75", *found, *sizes, *per_image):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, summary in summaries:
+        by_size = [list(figures.found.values())[-1] for figures in summary.by_size.values()]
+        averages = [summary.ar_100, summary.ar_1000, summary.ap, summary.ap_50, summary.ap_75]
+        figures = [*averages, *summary.found.values(), *by_size]
+        means = f"{summary.masks_per_image:.1f}", f"{summary.seconds_per_image:.2f}"
+        table.add_row(name, *map(_figure, figures), *means)
+    stdout().print(table)
+
+
+def _show_prompts(results: Sequence[PromptsResult]) -> None:
     from rich.table import Table
 
     from mobilesam_cli.console import stdout

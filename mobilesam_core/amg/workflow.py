@@ -149,6 +149,17 @@ def build_generator(
     return SamAutomaticMaskGenerator(model.to(memory_format=torch.channels_last), **given)
 
 
+def find_masks(
+    generator: SamAutomaticMaskGenerator, settings: AmgConfig, image: np.ndarray, encoded: EncodedImage | None = None
+) -> tuple[FoundMask, ...]:
+    """The masks of a ``(H, W, 3)`` RGB (``(H, W)`` for a model of one channel) uint8 image, best-scored first.
+
+    encoded: the whole image's encoding, where it is known already.
+    """
+    found = [each for each in generator.find(image, encoded) if each.area >= max(1, settings.min_area)]
+    return tuple(sorted(found, key=lambda each: -each.predicted_iou)[: settings.max_masks])
+
+
 @dataclass(frozen=True)
 class _Found:
     """pixels: of the image, to draw on, where that is wanted."""
@@ -165,9 +176,8 @@ def _find(
     encoded: EncodedImage | None,
     keep_pixels: bool,
 ) -> _Found:
-    found = [each for each in generator.find(pixels, encoded) if each.area >= max(1, settings.min_area)]
-    best = sorted(found, key=lambda each: -each.predicted_iou)[: settings.max_masks]
-    return _Found(ImageMasks(image, pixels.shape[0], pixels.shape[1], tuple(best)), pixels if keep_pixels else None)
+    found = find_masks(generator, settings, pixels, encoded)
+    return _Found(ImageMasks(image, pixels.shape[0], pixels.shape[1], found), pixels if keep_pixels else None)
 
 
 def _what_counts(checkpoint: OpenedCheckpoint, settings: AmgConfig, options: AmgOptions) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 import typing
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from mobilesam_core.config.amg import AmgConfig
 from mobilesam_core.config.base import Config
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.errors import ConfigError
@@ -80,8 +81,10 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}{at} is not valid YAML: {problem}.", "Correct that line.") from error
 
 
-def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """A copy of ``tree`` with each ``dotted.key=value`` set; values are read as YAML (``1e-4``, ``null``, ``[1, 2]``).
+
+    option: what the overrides were given with, for messages.
 
     Raises:
         ConfigError: an override has no ``=`` or leads through a value that is no section.
@@ -90,7 +93,7 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not dotted.strip():
-            raise ConfigError(f"'--set {override}' has no value.", "Write --set section.key=value.")
+            raise ConfigError(f"'{option} {override}' has no value.", f"Write {option} key=value.")
         *sections, key = dotted.strip().split(".")
         node = result
         for section in sections:
@@ -98,8 +101,8 @@ def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str,
                 node[section] = {}
             node = node[section]
             if not isinstance(node, dict):
-                raise ConfigError(f"'--set {override}': '{section}' is a value, not a section.", "Check the key.")
-        node[key] = parse_yaml(text, f"The value of '--set {override}'")
+                raise ConfigError(f"'{option} {override}': '{section}' is a value, not a section.", "Check the key.")
+        node[key] = parse_yaml(text, f"The value of '{option} {override}'")
     return result
 
 
@@ -127,6 +130,17 @@ def load_train_config(config: str, overrides: Sequence[str] = ()) -> TrainConfig
     if isinstance(tree, dict):
         tree = apply_overrides(tree, overrides)
     return validate(TrainConfig, tree, where)
+
+
+def load_amg_config(config: str | None, changes: Mapping[str, Any]) -> AmgConfig:
+    """The settings of a YAML file (None: the defaults), with ``changes`` in place of its values.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    where = "The choice of amg settings" if config is None else f"The config '{config}'"
+    tree = parse_yaml(read_config_text(config), where) or {} if config is not None else {}
+    return validate(AmgConfig, {**tree, **changes} if isinstance(tree, dict) else tree, where)
 
 
 def dump_yaml(config: Config) -> str:

@@ -1,1 +1,1 @@
-"""How good a model's masks are on a data set, from boxes, points and corrective clicks."""
+"""How good a model's masks are on a data set, from boxes, points and corrective clicks, or without a prompt."""

@@ -21,7 +21,7 @@ from mobilesam_core.prediction.encoded import EncodedImage, encode_image, native
 from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
 
-__all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "spread"]
+__all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "read_sample", "spread"]
 
 
 def evaluate(
@@ -46,19 +46,10 @@ def evaluate(
     indices = spread(len(source), options.max_images)
     with _evaluating(model), torch.inference_mode(), reporter.task("Evaluating", len(indices), "images") as task:
         for index in indices:
-            try:
-                sample = source[index]
-                encoded = None if stored is None else stored.of(Path(sample.source))
-            except DataError as error:
-                failures.append(BadFile(index, source.describe(index), error.message))
-                reporter.warning(error.message)
-            else:
+            read = read_sample(source, index, options.max_objects, stored, failures, reporter)
+            if read is not None:
                 images += 1
-                chosen, problems = _objects(sample, options.max_objects)
-                for problem in problems:
-                    failures.append(BadFile(index, sample.source, problem))
-                    reporter.warning(problem)
-                for observation in _observations(model, sample, encoded, chosen, options):
+                for observation in _observations(model, *read, options):
                     scores[observation.kind].extend(observation.scores)
                     if observe is not None:
                         observe(observation)
@@ -74,6 +65,35 @@ def spread(total: int, limit: int | None) -> list[int]:
     return [(2 * i + 1) * total // (2 * limit) for i in range(limit)]
 
 
+def read_sample(
+    source: SampleSource,
+    index: int,
+    max_objects: int | None,
+    stored: StoredEmbeddings | None,
+    failures: list[BadFile],
+    reporter: Reporter,
+) -> tuple[Sample, list[int], EncodedImage | None] | None:
+    """A sample, the indices of its objects to evaluate, at most ``max_objects``, and its encoding if that is
+    ``stored``; None if one of them cannot be read.
+
+    That, and objects without a pixel, which are left out, are warned of and added to ``failures``.
+    """
+    try:
+        sample = source[index]
+        encoded = None if stored is None else stored.of(Path(sample.source))
+    except DataError as error:
+        failures.append(BadFile(index, source.describe(index), error.message))
+        reporter.warning(error.message)
+        return None
+    chosen = spread(len(sample.masks), max_objects)
+    for i in chosen:
+        if sample.masks.areas[i] == 0:
+            problem = f"Object {i} of {sample.source} has no pixel; it is left out."
+            failures.append(BadFile(index, sample.source, problem))
+            reporter.warning(problem)
+    return sample, [i for i in chosen if sample.masks.areas[i] > 0], encoded
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode; afterwards each module's own mode again, since frozen parts differ from the others."""
@@ -87,17 +107,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.train(mode)
 
 
-def _objects(sample: Sample, limit: int | None) -> tuple[list[int], list[str]]:
-    """The objects to evaluate, and a sentence about each that cannot be."""
-    chosen = spread(len(sample.masks), limit)
-    problems = [
-        f"Object {i} of {sample.source} has no pixel; it is left out." for i in chosen if sample.masks.areas[i] == 0
-    ]
-    return [i for i in chosen if sample.masks.areas[i] > 0], problems
-
-
 def _observations(
-    model: Sam, sample: Sample, encoded: EncodedImage | None, chosen: Sequence[int], options: EvalOptions
+    model: Sam, sample: Sample, chosen: Sequence[int], encoded: EncodedImage | None, options: EvalOptions
 ) -> Iterator[Observation]:
     if not chosen:
         return

@@ -82,8 +82,7 @@ class Evaluation:
         """
         scores = [score for score in self.scores if score.kind == kind]
         if not scores:
-            problems = "".join(f"\n  {failure.problem}" for failure in self.failures)
-            raise DataError(f"There is no object to evaluate.{problems}", "Check the data and their format.")
+            raise nothing_to_evaluate(self.failures)
         by_size = {size: [s for s in scores if s.size == size] for size in SIZE_CLASSES}
         return Summary(
             **asdict(_means(scores)),
@@ -104,8 +103,7 @@ class Evaluation:
             "failures": [asdict(failure) for failure in self.failures],
             "prompts": {kind: asdict(self.summary(kind)) for kind in self.options.prompts},
         }
-        plain: dict[str, Any] = _plain(document)
-        return plain
+        return plain_json(document)
 
     def write_csv(self, path: Path) -> None:
         """Write one row an object and kind of prompt.
@@ -121,6 +119,18 @@ class Evaluation:
             for score in self.scores:
                 values = [*(getattr(score, column) for column in columns), *score.click_ious]
                 writer.writerow([_plain(value) for value in values] + [""] * (clicks - len(score.click_ious)))
+
+
+def nothing_to_evaluate(failures: Sequence[BadFile]) -> DataError:
+    """The error to raise when no object is left."""
+    problems = "".join(f"\n  {failure.problem}" for failure in failures)
+    return DataError(f"There is no object to evaluate.{problems}", "Check the data and their format.")
+
+
+def plain_json(document: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as lists, keys as texts, and floats to :data:`_DIGITS` digits, so that JSON reads back to the same."""
+    plain: dict[str, Any] = _plain(document)
+    return plain
 
 
 def _means(scores: Sequence[ObjectScore]) -> Means:
@@ -156,7 +166,6 @@ def _click_figures(scores: Sequence[ObjectScore]) -> ClickFigures:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, keys as texts, and floats to :data:`_DIGITS` digits."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

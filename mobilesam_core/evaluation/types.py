@@ -20,11 +20,15 @@ SizeClass = Literal["small", "medium", "large"]
 SIZE_CLASSES: tuple[SizeClass, ...] = ("small", "medium", "large")
 
 
+MEDIUM_FROM, LARGE_FROM = 32**2, 96**2
+"""Pixels of the smallest object that is no longer small, and no longer medium."""
+
+
 def size_class(area: int) -> SizeClass:
     """COCO's size classes, by the object's pixels in the original image: below 32², below 96², and above."""
-    if area < 32**2:
+    if area < MEDIUM_FROM:
         return "small"
-    return "medium" if area < 96**2 else "large"
+    return "medium" if area < LARGE_FROM else "large"
 
 
 @dataclass(frozen=True)

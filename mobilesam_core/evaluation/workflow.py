@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mobilesam_core.amg.workflow import build_generator
 from mobilesam_core.checkpoints.loading import OpenedCheckpoint, open_checkpoint
+from mobilesam_core.config.amg import AmgConfig
 from mobilesam_core.config.data import SetConfig
 from mobilesam_core.data.build import build_source
+from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.errors import UsageError
+from mobilesam_core.evaluation.everything import EverythingEvaluation, evaluate_everything
 from mobilesam_core.evaluation.scoring import evaluate
 from mobilesam_core.evaluation.summary import Evaluation
 from mobilesam_core.evaluation.types import EvalOptions
@@ -26,21 +31,16 @@ _METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
-class CheckpointResult:
+class CheckpointResult(ABC):
     """One checkpoint's evaluation under a short name of its own."""
 
     name: str
     opened: OpenedCheckpoint
-    evaluation: Evaluation
-    worst: WorstCases
+    evaluation: Evaluation | EverythingEvaluation
 
     def to_json(self) -> dict[str, Any]:
         """Plain types for JSON."""
         config = self.opened.model.config
-        worst = {
-            kind: [{"image": s.image, "object": s.object, "iou": round(s.iou, 6)} for s in self.worst.scores(kind)]
-            for kind in self.evaluation.options.prompts
-        }
         return {
             "name": self.name,
             "checkpoint": str(self.opened.path),
@@ -48,8 +48,44 @@ class CheckpointResult:
             "model": config.name,
             "image_size": config.image_size,
             **self.evaluation.to_json(),
-            "worst": worst,
         }
+
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Write what there is besides :meth:`to_json`.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+
+
+@dataclass(frozen=True)
+class PromptsResult(CheckpointResult):
+    """How well it segments the objects it is asked for: ``objects.csv`` and ``worst/*.png``."""
+
+    evaluation: Evaluation
+    worst: WorstCases
+
+    def to_json(self) -> dict[str, Any]:
+        worst = {
+            kind: [{"image": s.image, "object": s.object, "iou": round(s.iou, 6)} for s in self.worst.scores(kind)]
+            for kind in self.evaluation.options.prompts
+        }
+        return {**super().to_json(), "worst": worst}
+
+    def write(self, folder: Path) -> None:
+        self.evaluation.write_csv(folder / "objects.csv")
+        self.worst.write(folder / "worst")
+
+
+@dataclass(frozen=True)
+class EverythingResult(CheckpointResult):
+    """How much of all there is it finds without a prompt: ``detections.json`` and ``ground_truth.json``."""
+
+    evaluation: EverythingEvaluation
+
+    def write(self, folder: Path) -> None:
+        self.evaluation.write(folder)
 
 
 def evaluate_checkpoints(
@@ -64,7 +100,7 @@ def evaluate_checkpoints(
     worst: int = 0,
     embeddings: Path | None = None,
     reporter: Reporter | None = None,
-) -> list[CheckpointResult]:
+) -> list[PromptsResult]:
     """Evaluate each checkpoint (a file, ``official`` or ``nano``) on the same data.
 
     model_name: the architecture of files that do not tell theirs. image_size: side of the models' input frame in
@@ -77,22 +113,68 @@ def evaluate_checkpoints(
         DataError: the data set as a whole cannot be used, or holds no object.
     """
     reporter = reporter or NullReporter()
+    results = []
+    turns = _by_turns(checkpoints, data, root, device, model_name, image_size, embeddings, reporter)
+    for name, opened, source, stored in turns:
+        cases = WorstCases(worst)
+        evaluation = evaluate(opened.model, source, options, reporter, cases if worst else None, stored)
+        for kind in options.prompts:
+            evaluation.summary(kind)  # without an object there is nothing to report
+        results.append(PromptsResult(name, opened, evaluation, cases))
+    return results
+
+
+def evaluate_amg(
+    checkpoints: Sequence[str],
+    data: SetConfig,
+    root: Path,
+    settings: AmgConfig,
+    *,
+    device: torch.device,
+    max_images: int | None = None,
+    model_name: str | None = None,
+    image_size: int | None = None,
+    embeddings: Path | None = None,
+    reporter: Reporter | None = None,
+) -> list[EverythingResult]:
+    """Evaluate what each checkpoint finds without a prompt; arguments and errors are :func:`evaluate_checkpoints`'.
+
+    max_images: at most so many, evenly spread.
+    """
+    reporter = reporter or NullReporter()
+    results = []
+    turns = _by_turns(checkpoints, data, root, device, model_name, image_size, embeddings, reporter)
+    for name, opened, source, stored in turns:
+        generator = build_generator(opened, settings)
+        evaluation = evaluate_everything(generator, settings, source, max_images, stored, reporter)
+        results.append(EverythingResult(name, opened, evaluation))
+    return results
+
+
+def _by_turns(
+    checkpoints: Sequence[str],
+    data: SetConfig,
+    root: Path,
+    device: torch.device,
+    model_name: str | None,
+    image_size: int | None,
+    embeddings: Path | None,
+    reporter: Reporter,
+) -> Iterator[tuple[str, OpenedCheckpoint, SampleSource, StoredEmbeddings | None]]:
+    """Each checkpoint's name, itself, its data and stored embeddings.
+
+    All are opened before the first, which alone is on ``device``.
+    """
     names = distinct_names([Path(checkpoint) for checkpoint in checkpoints])
     opened = [open_checkpoint(checkpoint, model_name, reporter, image_size) for checkpoint in checkpoints]
     stored = [None if embeddings is None else StoredEmbeddings(embeddings, each.model) for each in opened]
-    results = []
     for name, each, known in zip(names, opened, stored, strict=True):
         source = build_source(data, root, channels=len(each.model.pixel_mean))
         if len(opened) > 1:
             reporter.info(f"Checkpoint {name}")
-        cases = WorstCases(worst)
         each.model.to(device)
-        evaluation = evaluate(each.model, source, options, reporter, cases if worst else None, known)
+        yield name, each, source, known
         each.model.cpu()
-        for kind in options.prompts:
-            evaluation.summary(kind)  # without an object there is nothing to report
-        results.append(CheckpointResult(name, each, evaluation, cases))
-    return results
 
 
 def check_output_folder(folder: Path, overwrite: bool) -> None:
@@ -114,12 +196,11 @@ def results_json(results: Sequence[CheckpointResult]) -> dict[str, Any]:
 
 
 def write_results(results: Sequence[CheckpointResult], folder: Path) -> None:
-    """Write ``<name>/objects.csv`` and ``<name>/worst/*.png`` for each checkpoint, then ``metrics.json``.
+    """Write each checkpoint's own files into ``<name>/``, then ``metrics.json``.
 
     Raises:
         OutputError: a file cannot be written.
     """
     for result in results:
-        result.evaluation.write_csv(folder / result.name / "objects.csv")
-        result.worst.write(folder / result.name / "worst")
+        result.write(folder / result.name)
     write_json(folder / _METRICS, results_json(results))

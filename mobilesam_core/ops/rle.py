@@ -85,7 +85,8 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
 
 def rle_areas(rles: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """``(N,)`` int64 pixel counts of compressed RLEs."""
-    return np.asarray(coco_mask.area(list(rles)), dtype=np.int64).reshape(len(rles))
+    # One by one: given more than 255 at once, pycocotools 2.0.11 fails with NumPy 2.
+    return np.array([int(coco_mask.area(rle)) for rle in rles], dtype=np.int64)
 
 
 def rle_boxes(rles: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -93,6 +94,12 @@ def rle_boxes(rles: Sequence[Mapping[str, Any]]) -> np.ndarray:
     boxes = np.asarray(coco_mask.toBbox(list(rles)), dtype=np.float32).reshape(len(rles), 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
+
+
+def rle_ious(rles: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """``(N, M)`` float64 IoUs of N with M compressed RLEs of one size."""
+    ious = coco_mask.iou(list(rles), list(others), [0] * len(others)) if rles and others else []
+    return np.asarray(ious, dtype=np.float64).reshape(len(rles), len(others))
 
 
 def _as_json(rle: Mapping[str, Any]) -> dict[str, Any]:

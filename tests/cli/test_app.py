@@ -26,7 +26,7 @@ def run(*arguments: str, cwd: Path | None = None, timeout: float = 300, **env: s
     )
 
 
-HEAVY = ("torch", "torchvision", "timm", "cv2", "onnx", "onnxruntime", "numpy", "PIL", "yaml")
+HEAVY = ("torch", "torchvision", "timm", "cv2", "onnx", "onnxruntime", "numpy", "PIL", "yaml", "faster_coco_eval")
 
 
 @pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["predict"]])

@@ -8,6 +8,7 @@ from mobilesam_core.config.loading import (
     apply_overrides,
     changed_keys,
     dump_yaml,
+    load_amg_config,
     load_train_config,
     packaged_configs,
     parse_yaml,
@@ -139,6 +140,19 @@ def test_overrides_reach_into_missing_sections_but_not_through_values() -> None:
         apply_overrides(tree, ["optim.lr.x=1"])
     with pytest.raises(ConfigError, match="has no value"):
         apply_overrides(tree, ["optim.lr"])
+    with pytest.raises(ConfigError, match=r"'--amg-set optim\.lr' has no value"):
+        apply_overrides(tree, ["optim.lr"], "--amg-set")
+
+
+def test_settings_of_amg_come_from_a_file_and_changes_win(tmp_path: Path) -> None:
+    path = write(tmp_path, "points_per_side: 16\nmin_area: 9\n")
+    settings = load_amg_config(path, {"min_area": 4})
+    assert (settings.points_per_side, settings.min_area, settings.box_nms_thresh) == (16, 4, 0.7)
+    assert load_amg_config(write(tmp_path, ""), {}) == load_amg_config(None, {})
+    with pytest.raises(ConfigError, match="holds no settings"):
+        load_amg_config(write(tmp_path, "[1, 2]"), {})
+    with pytest.raises(ConfigError, match=r"min_area: .* not -1"):
+        load_amg_config(None, {"min_area": -1})
 
 
 def test_changed_keys_give_path_and_both_values(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from mobilesam_core.ops.rle import compress_rle, decode_rle, encode_rle, polygons_to_rle, rle_areas, rle_boxes
+from mobilesam_core.ops.rle import compress_rle, decode_rle, encode_rle, polygons_to_rle, rle_areas, rle_boxes, rle_ious
 
 
 def masks() -> list[np.ndarray]:
@@ -37,12 +37,22 @@ def test_plain_counts_decode_and_compress() -> None:
         assert compress_rle(plain_rle(mask)) == encode_rle(mask)
 
 
+def test_ious_are_of_each_with_each() -> None:
+    masks = np.random.default_rng(0).random((5, 9, 12)) > np.linspace(0.2, 0.9, 5)[:, None, None]
+    rles = [encode_rle(mask) for mask in masks]
+    expected = [[(mask & other).sum() / (mask | other).sum() for other in masks[2:]] for mask in masks[:2]]
+    assert rle_ious(rles[:2], rles[2:]) == pytest.approx(np.array(expected))
+    assert rle_ious(rles[:2], []).shape == (2, 0) and rle_ious([], rles).shape == (0, 5)
+
+
 def test_areas_and_boxes() -> None:
     mask = np.zeros((9, 11), bool)
     mask[2:5, 3:9] = True
     rles = [encode_rle(mask), encode_rle(np.zeros((9, 11), bool))]
     assert rle_areas(rles).tolist() == [18, 0]
     assert rle_boxes(rles).tolist() == [[3, 2, 9, 5], [0, 0, 0, 0]]
+    assert rle_areas(rles * 200).tolist() == [18, 0] * 200
+    assert rle_boxes(rles * 200).shape == (400, 4)
     assert rle_areas([]).shape == (0,)
     assert rle_boxes([]).shape == (0, 4)
 
