@@ -43,7 +43,7 @@ class ModelConfig(Config):
     """A ``.safetensors`` or ``.pt`` file, ``official`` (downloaded once and verified), ``nano`` (comes with the
     package, and is what ``vit_nano`` starts from by default), or null for random weights."""
     image_size: Annotated[int, Field(ge=64, multiple_of=64)] | None = None
-    """Side of the square input frame in pixels, a multiple of 64 (null: 1024; 256 for ``vit_nano``)."""
+    """Side of the square input frame in pixels, a multiple of 64 (null: 1024; 512 for ``vit_nano``)."""
     encoder: EncoderOverrides = EncoderOverrides()
     iou_head_depth: Annotated[int, Field(ge=2)] | None = None
     """Layers of the head that predicts each mask's IoU (null: 3)."""

@@ -41,7 +41,7 @@ SPECS: Mapping[ModelName, SamSpec] = {
     "vit_h": SamSpec(EncoderSpec("vit", (1280,), (32,), (16,), (14,))),
     "vit_nano": SamSpec(
         EncoderSpec("tiny_vit", (32, 48, 96, 128), (1, 1, 3, 1), (1, 2, 4, 4), (8, 8, 16, 16), mlp_ratio=3.0),
-        image_size=256,
+        image_size=512,
         embed_dim=128,
         decoder_mlp_dim=512,
         iou_head_hidden_dim=128,

@@ -36,7 +36,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def options(tmp_path: Path) -> tuple[object, ...]:
-    return "--checkpoint", "nano", "--out", tmp_path / "out", "--device", "cpu", *SETTINGS
+    return "--checkpoint", "nano", "--image-size", "256", "--out", tmp_path / "out", "--device", "cpu", *SETTINGS
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
@@ -144,7 +144,18 @@ def test_a_bad_file_costs_itself_alone(run_cli: Run, images: Path, options: tupl
 
 def test_settings_come_from_a_file_and_options_win(run_cli: Run, images: Path, tmp_path: Path) -> None:
     (tmp_path / "amg.yaml").write_text("points_per_side: 4\npred_iou_thresh: 0.5\nstability_score_thresh: 0.5\n")
-    given = ("--checkpoint", "nano", "--out", tmp_path / "out", "--device", "cpu", "--config", tmp_path / "amg.yaml")
+    given = (
+        "--checkpoint",
+        "nano",
+        "--image-size",
+        "256",
+        "--out",
+        tmp_path / "out",
+        "--device",
+        "cpu",
+        "--config",
+        tmp_path / "amg.yaml",
+    )
     assert run_cli("amg", images / "one.png", *given, "--pred-iou-thresh", "0.6").code == 0
     settings = json.loads((tmp_path / "out/.amg/one.json").read_text())["settings"]
     assert (settings["points_per_side"], settings["pred_iou_thresh"], settings["box_nms_thresh"]) == (4, 0.6, 0.7)

@@ -70,6 +70,10 @@ def test_amg_predict_and_eval_say_the_same_with_and_without(
     assert plain.code == stored.code == 0, stored.err
     figures = [ran.json["checkpoints"][0]["prompts"]["box"]["miou"] for ran in (plain, stored)]
     assert figures[0] == pytest.approx(figures[1], abs=5e-3)
+    everything = (*evaluate, "--amg", "--amg-set", "points_per_side=4", "--amg-set", "pred_iou_thresh=0.5")
+    plain, stored = (run_cli(*everything, *given) for given in ((), ("--embeddings", store)))
+    found = [ran.json["checkpoints"][0]["everything"]["masks_per_image"] for ran in (plain, stored)]
+    assert found[0] > 0 and found[0] == pytest.approx(found[1], abs=1)
 
 
 def test_a_second_run_adds_what_is_new(run_cli: Run, images: Path, store: Path) -> None:

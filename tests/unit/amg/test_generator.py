@@ -19,7 +19,7 @@ SETTINGS = {"points_per_side": 12, "pred_iou_thresh": 0.6, "stability_score_thre
 
 @pytest.fixture(scope="module")
 def nano() -> Sam:
-    return open_checkpoint("nano").model
+    return open_checkpoint("nano", image_size=256).model
 
 
 @pytest.fixture(scope="module")

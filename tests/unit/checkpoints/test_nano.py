@@ -39,7 +39,7 @@ def test_the_card_is_about_this_file() -> None:
 
 def test_it_goes_by_name_and_is_what_vit_nano_starts_from(reporter: Any) -> None:
     opened = open_checkpoint("nano")
-    assert opened.model.config.name == "vit_nano" and opened.model.image_size == 256
+    assert opened.model.config.name == "vit_nano" and opened.model.image_size == 512
     default = load_model(ModelConfig(name="vit_nano"), reporter)
     assert not reporter.messages
     for name, value in opened.model.state_dict().items():
@@ -47,7 +47,7 @@ def test_it_goes_by_name_and_is_what_vit_nano_starts_from(reporter: Any) -> None
 
 
 def test_another_image_size() -> None:
-    assert open_checkpoint("nano", image_size=512).model.image_size == 512
+    assert open_checkpoint("nano", image_size=256).model.image_size == 256
     for impossible in (500, 0, -64):
         with pytest.raises(UsageError, match=f"image size of {impossible} cannot be"):
             open_checkpoint("nano", image_size=impossible)

@@ -57,7 +57,7 @@ def test_other_peoples_files(nano: Sam, tmp_path: Path, wrap: Any, prefix: str) 
     # No description beside it: recognised by its weights, at the size of the named model.
     opened = open_checkpoint(tmp_path / "w.pt")
     assert_same_weights(opened.model, nano)
-    assert (opened.model.config.name, opened.model.image_size) == ("vit_nano", 256)
+    assert (opened.model.config.name, opened.model.image_size) == ("vit_nano", 512)
     assert_same_weights(build_sam_vit_nano(checkpoint=tmp_path / "w.pt"), nano)
 
 
@@ -73,7 +73,7 @@ def test_load_model_at_another_size_says_so(nano: Sam, tmp_path: Path, reporter:
     model = load_model(ModelConfig(name="vit_nano", checkpoint=str(tmp_path / "w.pt")), reporter)
     assert_same_weights(model, nano)
     assert "128" in reporter.messages[0]
-    assert "256" in reporter.messages[0]
+    assert "512" in reporter.messages[0]
 
 
 def test_random_weights_are_announced(reporter: Any) -> None:

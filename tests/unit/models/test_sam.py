@@ -20,7 +20,7 @@ from mobilesam_core.prompts.types import Prompt, prompt_tensors
 def build(seed: int = 0, **config: Any) -> Sam:
     """A nano model whose attention is strong and whose statistics are not the neutral ones it starts from."""
     torch.manual_seed(seed)
-    model = build_sam(ModelConfig(**{"name": "vit_nano", "checkpoint": None, **config})).eval()
+    model = build_sam(ModelConfig(**{"name": "vit_nano", "checkpoint": None, "image_size": 256, **config})).eval()
     for name, parameter in model.named_parameters():
         if "attention_biases" in name or name.endswith("conv3.bn.weight"):
             nn.init.normal_(parameter)
@@ -83,8 +83,8 @@ def test_intermediate_features() -> None:
 
 
 def test_config_is_filled_in() -> None:
-    config = build(iou_head_depth=4).config
-    assert (config.image_size, config.iou_head_depth, config.iou_head_hidden_dim) == (256, 4, 128)
+    config = build(iou_head_depth=4, image_size=None).config
+    assert (config.image_size, config.iou_head_depth, config.iou_head_hidden_dim) == (512, 4, 128)
     assert config.encoder.embed_dims == [32, 48, 96, 128]
     again = ModelConfig.model_validate_json(config.model_dump_json())
     assert build_sam(again).state_dict().keys() == build_sam(config).state_dict().keys()
