@@ -3,7 +3,7 @@
 Each object is asked for by one point at its centre, marked in the first column.
 
     python benchmarks/before_after.py nano runs/nuclei/nano/best.safetensors \
-        --config examples/configs/nuclei_nano_cpu.yaml --image-size 512 --images 4 11 --out docs/images/nuclei.png
+        --config examples/configs/nuclei_nano_cpu.yaml --image-size 768 --images 4 11 20 --out docs/images/nuclei.png
 """
 
 from __future__ import annotations
