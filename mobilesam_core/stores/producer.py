@@ -42,7 +42,7 @@ class Producer:
     def difference(self, other: Producer) -> str | None:
         """What makes features of ``other`` useless to this model, in a few words; None if nothing does.
 
-        Precision does not: it moves features by less than a float16 tells.
+        Precision does not: whoever embedded in bfloat16 chose its small error.
         """
         if self.model != other.model:
             return f"the model {other.model}, not {self.model}"
