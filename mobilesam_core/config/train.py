@@ -64,6 +64,9 @@ class RunConfig(Config):
     batch_norm: Literal["frozen", "train"] | None = None
     """BatchNorm of the parts that learn: keep its statistics, or update them (null: ``frozen`` when starting
     from weights, ``train`` from random ones)."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and save not the weights but their moving average, of which each step keeps this share; 0.999 forgets
+    within some thousand steps (null: the weights themselves)."""
     validation: ValidationConfig = ValidationConfig()
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     """Also keep ``step_N`` every so many optimizer steps."""

@@ -114,6 +114,8 @@ def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     run.scheduler.step()
+    if run.average is not None:
+        run.average.update_parameters(run.model)
     return StepResult(
         losses=losses_by_name,
         grad_norm=grad_norm,
@@ -183,7 +185,7 @@ def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = Non
         "epoch": str(run.position.epoch + 1 if run.position.step else 0),
     }
     provenance |= {f"val_{name}": f"{value:.6g}" for name, value in (metrics or {}).items()}
-    save_weights(run.model, path, provenance, getattr(torch, run.config.train.checkpoint_dtype))
+    save_weights(run.result, path, provenance, getattr(torch, run.config.train.checkpoint_dtype))
 
 
 def _stop(run: Run) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from mobilesam_core.checkpoints.resume import Position
 from mobilesam_core.config.train import TrainConfig
@@ -69,3 +70,13 @@ class Run:
     reporter: Reporter
     parts: dict[str, Any]
     """What a state file holds, by name."""
+    average: AveragedModel | None
+    """The moving average of ``model``, if ``train.ema`` asks for one."""
+
+    @property
+    def result(self) -> Sam:
+        """What is validated and saved: the average of the weights if there is one, else the weights."""
+        if self.average is None:
+            return self.model
+        assert isinstance(self.average.module, Sam)
+        return self.average.module

@@ -25,6 +25,7 @@ from mobilesam_core.models.sam import Sam
 from mobilesam_core.prediction.device import resolve_device
 from mobilesam_core.progress import Reporter
 from mobilesam_core.scheduler import PolynomialLR
+from mobilesam_core.training.average import build_average
 from mobilesam_core.training.optimizer import build_optimizer, freeze_parts
 from mobilesam_core.training.run import Run, Sets, Steps
 from mobilesam_core.training.run_folder import MetricsLog, RunFolder
@@ -150,6 +151,9 @@ def build_run(
         "scheduler": scheduler,
         "precision": fabric.strategy.precision,
     }
+    average = None if config.train.ema is None else build_average(model, config.train.ema)
+    if average is not None:
+        parts["average"] = average
     position = Position(images=len(sets.train))
     if state is not None:
         position = restore_state(state, parts)
@@ -175,4 +179,5 @@ def build_run(
         log=MetricsLog(folder, position),
         reporter=reporter,
         parts=parts,
+        average=average,
     )

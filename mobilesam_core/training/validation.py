@@ -48,7 +48,7 @@ def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[]
     watcher = _Watcher(run, check_stop)
     with run.fabric.autocast():
         evaluation = evaluate(
-            run.model,
+            run.result,
             source,
             EvalOptions(
                 prompts=("box", "point"),
@@ -104,7 +104,7 @@ class _Watcher:
 
     def see(self, seen: Observation) -> None:
         self.check_stop()
-        size = self.run.config.loss.loss_size or self.run.model.image_size // 4
+        size = self.run.config.loss.loss_size or self.run.result.image_size // 4
         framed = resize_masks(seen.targets.cpu().numpy(), seen.frame.scaled)
         targets = torch.from_numpy(mask_coverage(framed, seen.frame.size, size)).to(seen.low_res_logits.device)
         values = self.run.step.loss(seen.low_res_logits, seen.iou_predictions, targets)

@@ -440,3 +440,32 @@ def test_checkpoints_can_be_stored_in_half_precision(make_config: MakeConfig) ->
         wanted = value.half() if value.is_floating_point() else value
         assert stored[name].dtype == wanted.dtype and torch.equal(stored[name], wanted), name
     assert all(p.dtype == torch.float32 for p in open_checkpoint(result.last).model.parameters())
+
+
+def test_an_average_of_the_weights_is_what_is_validated_and_saved(make_config: MakeConfig) -> None:
+    plain = train(make_config("train.run=plain"))
+    averaged = train(make_config("train.run=averaged", "train.ema=0.5"))
+
+    states = [torch.load(r.folder / "state.pt", weights_only=True)["parts"] for r in (plain, averaged)]
+    # The weights that learn take the same path; the average is another point.
+    for name, value in states[0]["model"].items():
+        torch.testing.assert_close(states[1]["model"][name], value, rtol=0, atol=0)
+    saved = load_file(averaged.last)
+    moved = load_file(plain.last)
+    key = "mask_decoder.transformer.norm_final_attn.weight"
+    torch.testing.assert_close(saved[key], states[1]["average"][f"module.{key}"], rtol=0, atol=0)
+    assert not torch.equal(saved[key], moved[key])
+    assert averaged.metrics["loss"] != plain.metrics["loss"]
+
+
+def test_an_interrupted_run_goes_on_with_its_average(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(make_config("train.run=whole", "train.ema=0.9"))
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        with pytest.raises(Interrupted):
+            train(make_config("train.run=halted", "train.ema=0.9"))
+    resumed = train(make_config("train.run=halted", "train.ema=0.9"), resume=True)
+
+    expected = load_file(whole.last)
+    for name, value in load_file(resumed.last).items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
