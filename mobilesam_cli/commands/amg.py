@@ -44,7 +44,7 @@ def amg(
     ] = None,
     strategy: Annotated[
         Literal["grid", "coarse-to-fine"] | None,
-        _setting("--strategy", "Ask at every point, or leave out those on what was found already (grid)."),
+        _setting("--strategy", "Ask at every point, or at fewer than half, where the image differs (grid)."),
     ] = None,
     pred_iou_thresh: Annotated[
         float | None, _setting("--pred-iou-thresh", "Keep masks of a higher predicted IoU (0.88; 0: all).")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from mobilesam_core.amg.candidates import Candidates, best_of_each, cut_off
 from mobilesam_core.amg.grid import Crop, coarse_to_fine, crops, point_grids
@@ -27,8 +30,10 @@ Strategy = Literal["grid", "coarse-to-fine"]
 # Bytes of image tokens of all prompts that are decoded together: on a CPU they should stay in its caches.
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 2**23, 2**28
 
-_LARGEST_COVER = 0.1
-"""Coarse-to-fine still asks within masks of more than this share of the image: there is more to find in them."""
+_FINE_SHARE = 0.25
+"""Of the points between the coarse ones coarse-to-fine asks at so many."""
+
+_POINTS_COMPARED = 512  # at a time
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,9 @@ class SamAutomaticMaskGenerator:
         point_grids: ``(n, 2)`` points in [0, 1] for each layer, instead of ``points_per_side``.
         min_mask_region_area: holes and separate parts of fewer pixels are removed; 0 leaves them.
         output_mode: what ``segmentation`` is in :meth:`generate`'s records.
-        strategy: ``grid`` asks at every point. ``coarse-to-fine`` asks at a sixteenth of them first, then at those
-            of the next that lie on no mask found so far, which is faster and may miss parts of what was found.
+        strategy: ``grid`` asks at every point. ``coarse-to-fine`` asks at a quarter of them, then at a quarter of the
+            others: those where the image's embedding is least like where was asked around them. That is more than
+            twice as fast, and may miss small objects.
 
     Raises:
         UsageError: both or neither of ``points_per_side`` and ``point_grids``, or another mode or strategy.
@@ -147,7 +153,7 @@ class SamAutomaticMaskGenerator:
         search = _Search(self, encoded, crop, (image.shape[0], image.shape[1]))
         for number, points in enumerate(self.passes[crop.layer]):
             scaled = points * np.array([x2 - x1, y2 - y1])
-            search.ask(scaled if number == 0 else scaled[search.uncovered(scaled)])
+            search.ask(scaled if number == 0 else scaled[search.most_unlike(scaled)])
         return search.results()
 
     def _without_small_regions(self, found: Sequence[FoundMask]) -> list[FoundMask]:
@@ -197,11 +203,10 @@ class _Search:
         tokens = encoded.embedding[0].numel() * 4
         budget = _CPU_CHUNK if self._device.type == "cpu" else _ACCELERATOR_CHUNK
         self._chunk = settings.points_per_batch or max(1, budget // tokens)
-        grid = 4 * encoded.embedding.shape[-1]
-        self._upscaler = MaskUpscaler(encoded.frame, grid, self._device)
+        self._upscaler = MaskUpscaler(encoded.frame, 4 * encoded.embedding.shape[-1], self._device)
+        self._embedding = encoded.embedding
         self._points = np.empty((0, 2))
         self._parts: list[Candidates] = []
-        self._covered = torch.zeros(grid, grid, dtype=torch.bool, device=self._device)
 
     def ask(self, points: np.ndarray) -> None:
         """Look for masks at ``(n, 2)`` float64 points in pixels of the crop."""
@@ -210,15 +215,31 @@ class _Search:
         for start in range(first, len(self._points), self._chunk):
             self._ask(start, self._points[start : start + self._chunk])
 
-    def uncovered(self, points: np.ndarray) -> np.ndarray:
-        """``(n,)`` bool: the point lies on no mask found so far, of up to a tenth of the crop."""
-        area = self._crop.shape[0] * self._crop.shape[1]
-        for part in self._parts:
-            small = part.areas <= _LARGEST_COVER * area
-            self._covered |= (part.logits[small] > self._settings.model.mask_threshold).any(dim=0)
-        grid = len(self._covered)
+    def most_unlike(self, points: np.ndarray) -> np.ndarray:
+        """Indices, in order, of the share of ``(n, 2)`` points that promises most that is new.
+
+        A point of the same thing as its neighbour has nearly the same embedding, and finds the same masks: what counts
+        is the cosine to the most similar of the points around it that were asked.
+        """
+        count = math.ceil(_FINE_SHARE * len(points))
+        if not len(self._points):
+            return np.arange(count)
+        asked, spacing = self._embedding_at(self._points), np.array(self._crop.shape[::-1]) / len(self._points) ** 0.5
+        likeness = np.empty(len(points))
+        for start in range(0, len(points), _POINTS_COMPARED):
+            part = points[start : start + _POINTS_COMPARED]
+            cosines = (self._embedding_at(part) @ asked.T).cpu().numpy()
+            far = (np.abs(part[:, None] - self._points) > 1.01 * spacing).any(axis=2)
+            likeness[start : start + len(part)] = np.where(far, -1.0, cosines).max(axis=1)
+        # Rounded, so that ties do not depend on the last bit of a product.
+        return np.sort(np.round(likeness, 4).argsort(kind="stable")[:count])
+
+    def _embedding_at(self, points: np.ndarray) -> Tensor:
+        """``(n, D)`` float32 of length 1."""
+        grid = self._embedding.shape[-1]
         cells = (points * np.array(self._frame.scale_xy) * (grid / self._frame.size)).astype(int).clip(0, grid - 1)
-        return ~self._covered.cpu().numpy()[cells[:, 1], cells[:, 0]]
+        columns, rows = torch.from_numpy(cells).to(self._device).unbind(dim=1)
+        return F.normalize(self._embedding[0, :, rows, columns].T.float(), dim=1)
 
     def results(self) -> Iterator[FoundMask]:
         """The best of each object, best-scored first."""

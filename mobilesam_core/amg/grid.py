@@ -48,16 +48,11 @@ def point_grids(points_per_side: int, layers: int, downscale: int) -> list[np.nd
 
 
 def coarse_to_fine(points_per_side: int) -> list[np.ndarray]:
-    """Indices into :func:`point_grid` in passes: every fourth point of every fourth row, every second, then all;
-    each point in one pass alone."""
+    """Indices into :func:`point_grid` in two passes: every second point of every second row, then the others."""
     index = np.arange(points_per_side**2).reshape(points_per_side, points_per_side)
-    passes, seen = [], np.zeros(points_per_side**2, bool)
-    for stride in (4, 2, 1):
-        start = min(stride // 2, points_per_side - 1)
-        chosen = index[start::stride, start::stride].ravel()
-        passes.append(chosen[~seen[chosen]])
-        seen[chosen] = True
-    return passes
+    start = min(1, points_per_side - 1)
+    coarse = index[start::2, start::2].ravel()
+    return [coarse, np.setdiff1d(index, coarse)]
 
 
 def crops(height: int, width: int, layers: int, overlap_ratio: float) -> Sequence[Crop]:

@@ -19,7 +19,7 @@ class AmgConfig(Config):
     points_per_batch: Annotated[int, Field(ge=1)] | None = None
     """Points decoded together (null: as fits the device). It changes no result."""
     strategy: Literal["grid", "coarse-to-fine"] = "grid"
-    """``grid`` asks at every point; ``coarse-to-fine`` leaves out points on what was found already."""
+    """``grid`` asks at every point; ``coarse-to-fine`` at fewer than half, where the image differs."""
     pred_iou_thresh: Share = 0.88
     """Masks have a higher predicted IoU (0: all)."""
     stability_score_thresh: Share = 0.95

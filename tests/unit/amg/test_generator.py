@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from mobilesam_core.amg.generator import SamAutomaticMaskGenerator
+from mobilesam_core.amg.generator import SamAutomaticMaskGenerator, _Search
+from mobilesam_core.amg.grid import Crop, coarse_to_fine, point_grid
 from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.config.data import ShapesConfig
 from mobilesam_core.data.sample import Sample
@@ -60,11 +63,30 @@ def test_a_known_encoding_is_used(nano: Sam, scene: Sample) -> None:
     assert [each.rle for each in found] == [each.rle for each in expected]
 
 
+def _best_ious(masks: np.ndarray, among: np.ndarray) -> np.ndarray:
+    both = (masks[:, None] & among).sum((2, 3)) / (masks[:, None] | among).sum((2, 3))
+    return both.max(axis=1)
+
+
 def test_coarse_to_fine_finds_most_of_what_the_grid_finds(nano: Sam, scene: Sample) -> None:
     whole = np.stack(_found(SamAutomaticMaskGenerator(nano, **SETTINGS), scene.image))
     fast = np.stack(_found(SamAutomaticMaskGenerator(nano, **SETTINGS, strategy="coarse-to-fine"), scene.image))
-    both = (whole[:, None] & fast[None]).sum((2, 3)) / (whole[:, None] | fast[None]).sum((2, 3))
-    assert (both.max(axis=1) > 0.7).mean() > 0.7
+    assert (_best_ious(whole, fast) > 0.7).mean() > 0.8 and (_best_ious(fast, whole) > 0.7).mean() > 0.8
+
+
+@torch.no_grad()
+def test_coarse_to_fine_asks_again_where_the_image_differs(nano: Sam, scene: Sample) -> None:
+    encoded = encode_image(nano, scene.image)
+    # Two plain halves; the model's own embedding differs along the edges of the image too.
+    halves = torch.zeros_like(encoded.embedding)
+    halves[:, 0, :, :9] = 1
+    halves[:, 1, :, 9:] = 1
+    generator, whole = SamAutomaticMaskGenerator(nano, **SETTINGS), Crop((0, 0, 256, 256), 0)
+    search = _Search(generator, replace(encoded, embedding=halves), whole, (256, 256))
+    coarse, fine = (point_grid(8)[chosen] * 256 for chosen in coarse_to_fine(8))
+    search.ask(coarse[coarse[:, 0] < 140])
+    asked_next = fine[search.most_unlike(fine)]
+    assert len(asked_next) == 12 and (asked_next[:, 0] > 144).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (37, 3)])

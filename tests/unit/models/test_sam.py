@@ -14,6 +14,7 @@ from mobilesam_core.config.model import EncoderOverrides, ModelConfig
 from mobilesam_core.errors import ConfigError, PromptError
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam, batch_prompts, join_prompts, pixel_statistics
+from mobilesam_core.models.tiny_vit import WindowAttention
 from mobilesam_core.prompts.types import Prompt, prompt_tensors
 
 
@@ -244,6 +245,26 @@ def test_mixed_precision_trains() -> None:
         loss = output.low_res_logits.float().square().mean()
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_training_attends_as_inference_does() -> None:
+    """On a CPU the one takes plain products, the other torch's fused kernel."""
+    model = build()
+    x = model.preprocess(images(model))
+    with torch.no_grad():
+        expected = model.encode(x)
+    trained = model.encode(x)
+    torch.testing.assert_close(trained, expected, atol=2e-5, rtol=1e-4)
+    trained.square().mean().backward()
+    tables = [p.grad for name, p in model.named_parameters() if "attention_biases" in name]
+    assert tables and all(grad is not None and grad.abs().max() > 0 for grad in tables)
+
+
+def test_windows_attend_in_mixed_precision() -> None:
+    attention = next(m for m in build().modules() if isinstance(m, WindowAttention))
+    assert attention.get_attention_biases(torch.device("cpu")).dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attention.get_attention_biases(torch.device("cpu")).dtype == torch.bfloat16
 
 
 @torch.no_grad()

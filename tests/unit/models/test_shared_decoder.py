@@ -5,7 +5,7 @@ import torch
 
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.models.registry import build_sam
-from mobilesam_core.models.shared_decoder import SharedImageDecoder
+from mobilesam_core.models.shared_decoder import SharedImageDecoder, _attention_weights
 from mobilesam_core.prompts.types import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE, PromptTensors
 
 
@@ -35,3 +35,11 @@ def test_it_answers_as_the_decoder_does(kind: str) -> None:
     masks = decoder.draw_masks(answers, rows, outputs)
     torch.testing.assert_close(masks, expected.low_res_logits[rows, outputs], atol=2e-5, rtol=1e-5)
     assert decoder.draw_masks(answers, rows[:0], outputs[:0]).shape == (0, 64, 64)
+
+
+def test_attention_has_no_weights_below_the_normal_range() -> None:
+    scores = torch.tensor([[[0.0, -20.0, -60.0, -95.0]]])
+    assert 0 < float(scores.softmax(dim=2)[..., -1]) < torch.finfo(torch.float32).tiny
+    weights = _attention_weights(scores.clone())
+    assert weights[0, 0, 2:].tolist() == [0.0, 0.0]
+    torch.testing.assert_close(weights, scores.softmax(dim=2), atol=1e-20, rtol=0)
