@@ -222,8 +222,6 @@ class _Search:
         is the cosine to the most similar of the points around it that were asked.
         """
         count = math.ceil(_FINE_SHARE * len(points))
-        if not len(self._points):
-            return np.arange(count)
         asked, spacing = self._embedding_at(self._points), np.array(self._crop.shape[::-1]) / len(self._points) ** 0.5
         likeness = np.empty(len(points))
         for start in range(0, len(points), _POINTS_COMPARED):

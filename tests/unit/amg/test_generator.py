@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mobilesam_core.amg.generator import SamAutomaticMaskGenerator, _Search
+from mobilesam_core.amg.generator import SamAutomaticMaskGenerator, Strategy, _Search
 from mobilesam_core.amg.grid import Crop, coarse_to_fine, point_grid
 from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.config.data import ShapesConfig
@@ -89,10 +89,14 @@ def test_coarse_to_fine_asks_again_where_the_image_differs(nano: Sam, scene: Sam
     assert len(asked_next) == 12 and (asked_next[:, 0] > 144).all()
 
 
+@pytest.mark.parametrize("points_per_side", [1, 3])
+@pytest.mark.parametrize("strategy", ["grid", "coarse-to-fine"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (37, 3)])
-def test_slivers(nano: Sam, shape: tuple[int, int]) -> None:
+def test_slivers(nano: Sam, shape: tuple[int, int], strategy: Strategy, points_per_side: int) -> None:
     image = np.full((*shape, 3), 90, np.uint8)
-    generator = SamAutomaticMaskGenerator(nano, 3, pred_iou_thresh=0, stability_score_thresh=0, crop_n_layers=1)
+    generator = SamAutomaticMaskGenerator(
+        nano, points_per_side, pred_iou_thresh=0, stability_score_thresh=0, crop_n_layers=1, strategy=strategy
+    )
     for each in generator.find(image):
         assert decode_rle(each.rle).shape == shape
 
