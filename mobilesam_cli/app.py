@@ -11,6 +11,7 @@ import typer
 from mobilesam_cli.commands.amg import amg
 from mobilesam_cli.commands.embed import embed
 from mobilesam_cli.commands.eval import evaluate
+from mobilesam_cli.commands.export import export
 from mobilesam_cli.commands.predict import predict
 from mobilesam_cli.commands.train import train
 from mobilesam_cli.errors import report_error
@@ -51,6 +52,7 @@ app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("amg")(amg)
 app.command("embed")(embed)
+app.add_typer(export, name="export")
 
 
 def main() -> None:

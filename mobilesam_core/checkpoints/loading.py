@@ -110,7 +110,7 @@ def open_checkpoint(
 def resolve_checkpoint(checkpoint: str, model_name: str, reporter: Reporter) -> Path:
     """The file behind ``checkpoint``: a path, ``nano``, or ``official``, which is downloaded once and verified."""
     if checkpoint == NANO:
-        return _EMBEDDED / "nano.safetensors"
+        return embedded_weights()
     if checkpoint != OFFICIAL:
         return Path(checkpoint).expanduser()
     if model_name not in OFFICIAL_WEIGHTS:
@@ -121,6 +121,11 @@ def resolve_checkpoint(checkpoint: str, model_name: str, reporter: Reporter) -> 
             + " To train from random weights, set model.checkpoint to null.",
         )
     return fetch_weights(OFFICIAL_WEIGHTS[model_name], reporter)
+
+
+def embedded_weights() -> Path:
+    """The file of :data:`NANO`."""
+    return _EMBEDDED / "nano.safetensors"
 
 
 def default_checkpoint(model_name: str | None, reporter: Reporter) -> str:

@@ -69,7 +69,7 @@ class MaskDecoder(nn.Module):
         prompt_tokens: ``(N, T, D)``. absent: ``(N, T)`` bool, tokens that only fill a ragged batch.
         """
         own = self.own_tokens()
-        tokens = torch.cat([own.expand(len(prompt_tokens), -1, -1), prompt_tokens], dim=1)
+        tokens = torch.cat([own.expand(prompt_tokens.shape[0], -1, -1), prompt_tokens], dim=1)
         mask = None if absent is None else F.pad(~absent, (len(own), 0), value=True)[:, None, None]
         tokens, image = self.transformer(
             image_embeddings.flatten(2).transpose(1, 2), image_pe.flatten(2).transpose(1, 2), tokens, mask
