@@ -45,7 +45,7 @@ from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.jobs.inputs import ImageFile
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.rle import rle_ious
-from mobilesam_core.prediction.encoded import encode_image
+from mobilesam_core.runtime.torch_runtime import TorchRuntime, TorchSearch
 from mobilesam_core.training.memory import peak_memory_mb
 
 POINTS = 32
@@ -94,12 +94,11 @@ def calibrate(weights: Path, photo: Path) -> dict[str, dict[str, float]]:
     model.mask_threshold = float("-inf")
     image = load(photo)
     generator = ours.SamAutomaticMaskGenerator(model, POINTS, pred_iou_thresh=0.0, stability_score_thresh=0.0)
-    search = ours._Search(
-        generator, encode_image(model, image), Crop((0, 0, *image.shape[1::-1]), 0), (image.shape[0], image.shape[1])
-    )
+    encoded = generator.runtime.encode(image)
+    search = ours._Search(generator, encoded, Crop((0, 0, *image.shape[1::-1]), 0), (image.shape[0], image.shape[1]))
     search.ask(point_grid(POINTS)[::13] * np.array(image.shape[1::-1]))
     logits = torch.cat([part.logits for part in search._parts])
-    predicted_iou = torch.cat([part.predicted_iou for part in search._parts])
+    predicted_iou = torch.from_numpy(np.concatenate([part.predicted_iou for part in search._parts]))
     settings = {}
     for share in SHARES:
         least = float(predicted_iou.quantile(1 - float(share)))
@@ -109,7 +108,7 @@ def calibrate(weights: Path, photo: Path) -> dict[str, dict[str, float]]:
             "mask_threshold": threshold,
             "stability_score_offset": offset,
             "stability_score_thresh": float(
-                search._upscaler.measure(survivors, threshold, offset).stability.nanmedian()
+                np.nanmedian(search._search.measure(survivors, threshold, offset).stability)
             ),
             "pred_iou_thresh": least,
             "box_nms_thresh": RANDOM_NMS,
@@ -240,12 +239,12 @@ def staged(side: str) -> Iterator[dict[str, float]]:
         return call
 
     places: list[tuple[Any, str, str]] = [
-        (ours, "encode_image", "encode"),
-        (ours.SharedImageDecoder, "__call__", "decode"),
-        (ours.SharedImageDecoder, "draw_masks", "draw masks"),
-        (ours.MaskUpscaler, "measure", "upscale and filter"),
+        (TorchRuntime, "encode", "encode"),
+        (TorchSearch, "ask", "decode"),
+        (TorchSearch, "draw", "draw masks"),
+        (TorchSearch, "measure", "upscale and filter"),
         (ours, "best_of_each", "NMS"),
-        (ours.MaskUpscaler, "mask", "upscale the kept"),
+        (TorchSearch, "mask", "upscale the kept"),
         (ours, "encode_rle", "RLE"),
     ]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in places]

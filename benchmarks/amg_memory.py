@@ -26,6 +26,7 @@ from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.jobs.inputs import ImageFile
 from mobilesam_core.ops.drawing import write_png
 from mobilesam_core.progress import NullReporter, ProgressTask
+from mobilesam_core.runtime.torch_runtime import TorchRuntime
 
 
 class MemoryWatch(NullReporter):
@@ -61,7 +62,7 @@ def main() -> None:
         # Thresholds that nano's masks pass: without any there would be nothing to keep.
         settings = AmgConfig(points_per_side=args.points_per_side, pred_iou_thresh=0.7, stability_score_thresh=0.8)
         options = AmgOptions(Path(folder) / "masks")
-        result = generate_masks(images, open_checkpoint("nano"), settings, options, watch)
+        result = generate_masks(images, TorchRuntime(open_checkpoint("nano").model), settings, options, watch)
     later = np.array(watch.resident[args.count // 4 :])
     slope = float(np.polyfit(np.arange(len(later)), later, 1)[0]) * 100
     summary = {

@@ -24,9 +24,9 @@ from mobilesam_core.config.data import DataConfig, FolderConfig
 from mobilesam_core.config.loss import LossConfig
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.config.prompts import PromptConfig
+from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.build import build_source
 from mobilesam_core.data.loader import build_loader
-from mobilesam_core.data.sample import Batch
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.data.verify import Subset
 from mobilesam_core.losses.total import SegLoss

@@ -13,6 +13,7 @@ from mobilesam_cli.commands.embed import embed
 from mobilesam_cli.commands.eval import evaluate
 from mobilesam_cli.commands.export import export
 from mobilesam_cli.commands.predict import predict
+from mobilesam_cli.commands.quantize import quantize
 from mobilesam_cli.commands.train import train
 from mobilesam_cli.errors import report_error
 
@@ -53,6 +54,7 @@ app.command("predict")(predict)
 app.command("amg")(amg)
 app.command("embed")(embed)
 app.add_typer(export, name="export")
+app.command("quantize")(quantize)
 
 
 def main() -> None:

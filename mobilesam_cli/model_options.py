@@ -45,3 +45,34 @@ Embeddings = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")]
+_ONNX = "ONNX Runtime instead of torch"
+OnnxEncoder = Annotated[
+    Path | None,
+    typer.Option(
+        "--onnx-encoder",
+        help="An encoder of mobilesam export onnx, in place of a checkpoint.",
+        show_default=False,
+        rich_help_panel=_ONNX,
+    ),
+]
+OnnxDecoder = Annotated[
+    Path | None,
+    typer.Option(
+        "--onnx-decoder",
+        help="Its decoder; quickest of --decoder-style batched.",
+        show_default=False,
+        rich_help_panel=_ONNX,
+    ),
+]
+Providers = Annotated[
+    str,
+    typer.Option(
+        "--providers",
+        help="Execution providers of ONNX Runtime, the preferred one first: CUDA,CPU.",
+        rich_help_panel=_ONNX,
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Even if the two were exported from different checkpoints.", rich_help_panel=_ONNX),
+]

@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mobilesam_cli.model_options import Checkpoint, Device, Embeddings, ImageSize, ModelType, Overwrite, Precision
+from mobilesam_cli.model_options import (
+    Checkpoint,
+    Device,
+    Embeddings,
+    Force,
+    ImageSize,
+    ModelType,
+    OnnxDecoder,
+    OnnxEncoder,
+    Overwrite,
+    Precision,
+    Providers,
+)
 from mobilesam_cli.options import Images, Json, ShardOption
+from mobilesam_cli.runtimes import ModelChoice
 
 if TYPE_CHECKING:
     from mobilesam_core.amg.workflow import AmgResult
@@ -80,6 +93,10 @@ def amg(
     ] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
+    onnx_encoder: OnnxEncoder = None,
+    onnx_decoder: OnnxDecoder = None,
+    providers: Providers = "CPU",
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Segment everything in every image.
@@ -134,15 +151,12 @@ def amg(
     files = find_images(images or [], sys.stdin if "-" in (images or []) else (), out)
 
     from mobilesam_core.amg.workflow import AmgOptions, generate_masks
-    from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
-    from mobilesam_core.prediction.device import resolve_device
 
-    options = AmgOptions(out, form, overlay, share, overwrite, precision, embeddings)
-    opened = open_checkpoint(
-        checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size
-    )
-    opened.model.to(resolve_device(device))
-    result = generate_masks(files, opened, settings, options, reporter())
+    options = AmgOptions(out, form, overlay, share, overwrite, embeddings)
+    runtime = ModelChoice(
+        checkpoint, model_type, image_size, device, precision, onnx_encoder, onnx_decoder, providers, force
+    ).open()
+    result = generate_masks(files, runtime, settings, options, reporter())
     if json:
         print_json(result.to_json())
     else:

@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilesam_cli.model_options import Checkpoint, Device, ImageSize, ModelType, Precision
+from mobilesam_cli.model_options import (
+    Checkpoint,
+    Device,
+    Force,
+    ImageSize,
+    ModelType,
+    OnnxDecoder,
+    OnnxEncoder,
+    Precision,
+    Providers,
+)
 from mobilesam_cli.options import Images, Json, ShardOption
+from mobilesam_cli.runtimes import ModelChoice
 
 if TYPE_CHECKING:
     from mobilesam_core.embedding.workflow import EmbedResult
@@ -24,6 +35,10 @@ def embed(
     precision: Precision = "32",
     shard: ShardOption = "1/1",
     device: Device = "auto",
+    onnx_encoder: OnnxEncoder = None,
+    onnx_decoder: OnnxDecoder = None,
+    providers: Providers = "CPU",
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Store image embeddings, so that the image encoder runs once an image.
@@ -51,15 +66,12 @@ def embed(
     share = Shard.parse(shard)
     files = find_images(images or [], sys.stdin if "-" in (images or []) else (), out)
 
-    from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
     from mobilesam_core.embedding.workflow import embed_images
-    from mobilesam_core.prediction.device import resolve_device
 
-    opened = open_checkpoint(
-        checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size
-    )
-    opened.model.to(resolve_device(device))
-    result = embed_images(files, opened, out, precision=precision, shard=share, reporter=reporter())
+    runtime = ModelChoice(
+        checkpoint, model_type, image_size, device, precision, onnx_encoder, onnx_decoder, providers, force
+    ).open()
+    result = embed_images(files, runtime, out, shard=share, reporter=reporter())
     if json:
         print_json(result.to_json())
     else:

@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from mobilesam_cli.model_options import Device, Embeddings, ImageSize, ModelType, Overwrite
+from mobilesam_cli.model_options import (
+    Device,
+    Embeddings,
+    Force,
+    ImageSize,
+    ModelType,
+    OnnxDecoder,
+    OnnxEncoder,
+    Overwrite,
+    Providers,
+)
 from mobilesam_cli.options import Json, Overrides
+from mobilesam_cli.runtimes import ModelChoice
 from mobilesam_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -30,11 +41,11 @@ MaskMode = Literal["binary", "components", "instances", "classes", "per_instance
 def evaluate(
     context: typer.Context,
     checkpoints: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="CHECKPOINT...", help="Weight files (.safetensors, .pt), 'official' or 'nano'.", show_default=False
         ),
-    ],
+    ] = None,
     config: Annotated[
         str | None, typer.Option("--config", help="Take the data from a training config.", show_default=False)
     ] = None,
@@ -90,6 +101,10 @@ def evaluate(
     image_size: ImageSize = None,
     embeddings: Embeddings = None,
     device: Device = "auto",
+    onnx_encoder: OnnxEncoder = None,
+    onnx_decoder: OnnxDecoder = None,
+    providers: Providers = "CPU",
+    force: Force = False,
     overrides: Overrides = None,
     json: Json = False,
 ) -> None:
@@ -116,6 +131,8 @@ def evaluate(
       mobilesam eval official --images val2017 --annotations val2017.json --out report
 
       mobilesam eval official best.safetensors --config nuclei.yaml --amg --amg-set points_per_side=64
+
+      mobilesam eval best.safetensors --onnx-encoder int8.onnx --onnx-decoder dec.onnx --config nuclei.yaml
     """  # fmt: skip
     _check_what_goes_together(context, amg)
     data, root = _data(config, split, overrides, images, masks, mask_mode, annotations)
@@ -123,8 +140,7 @@ def evaluate(
     from mobilesam_cli.console import reporter
     from mobilesam_core.config.loading import apply_overrides, load_amg_config
     from mobilesam_core.evaluation.types import EvalOptions
-    from mobilesam_core.evaluation.workflow import check_output_folder, evaluate_amg, evaluate_checkpoints
-    from mobilesam_core.prediction.device import resolve_device
+    from mobilesam_core.evaluation.workflow import check_output_folder, evaluate_amg, evaluate_prompts
 
     settings = load_amg_config(amg_config, apply_overrides({}, amg_set or [], "--amg-set"))
     kinds = tuple(kind.strip() for kind in prompts.split(","))
@@ -136,29 +152,40 @@ def evaluate(
     )
     if out is not None:
         check_output_folder(out, overwrite)
+    exported = onnx_encoder is not None or onnx_decoder is not None
+    if not checkpoints and not exported:
+        raise UsageError("Nothing to evaluate is named.", "Name checkpoints, or --onnx-encoder and --onnx-decoder.")
+    choices = [ModelChoice(checkpoint, model_type, image_size, device) for checkpoint in checkpoints or []]
+    if exported:
+        of_torch = (None, None, "auto") if checkpoints else (model_type, image_size, device)
+        choices.append(
+            ModelChoice(
+                None,
+                *of_torch,
+                onnx_encoder=onnx_encoder,
+                onnx_decoder=onnx_decoder,
+                providers=providers,
+                force=force,
+            )
+        )
+    runtimes = [choice.open() for choice in choices]
     if amg:
         found = evaluate_amg(
-            checkpoints,
+            runtimes,
             data,
             root,
             settings,
-            device=resolve_device(device),
             max_images=max_images,
-            model_name=model_type,
-            image_size=image_size,
             embeddings=embeddings,
             reporter=reporter(),
         )
         _finish(found, out, json, _show_everything)
     else:
-        results = evaluate_checkpoints(
-            checkpoints,
+        results = evaluate_prompts(
+            runtimes,
             data,
             root,
             options,
-            device=resolve_device(device),
-            model_name=model_type,
-            image_size=image_size,
             worst=worst if out is not None else 0,
             embeddings=embeddings,
             reporter=reporter(),

@@ -164,8 +164,9 @@ def _pixels(image: Path | None, opened: OpenedCheckpoint) -> np.ndarray | None:
     if not image.is_file():
         raise UsageError(f"There is no image {image}.", "Check --image.")
     from mobilesam_core.data.reading import read_image
+    from mobilesam_core.runtime.protocol import file_channels
 
-    return read_image(image, opened.file_channels())
+    return read_image(image, file_channels(len(opened.model.pixel_mean), opened.path))
 
 
 def _as_json(each: ExportedPart) -> dict[str, object]:

@@ -7,14 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilesam_cli.model_options import Checkpoint, Device, Embeddings, ImageSize, ModelType, Overwrite
+from mobilesam_cli.model_options import (
+    Checkpoint,
+    Device,
+    Embeddings,
+    Force,
+    ImageSize,
+    ModelType,
+    OnnxDecoder,
+    OnnxEncoder,
+    Overwrite,
+    Providers,
+)
 from mobilesam_cli.options import Json
+from mobilesam_cli.runtimes import ModelChoice
 from mobilesam_core.errors import PromptError, UsageError
 
 if TYPE_CHECKING:
-    from mobilesam_core.checkpoints.loading import OpenedCheckpoint
     from mobilesam_core.prediction.requests import ImageRequest
     from mobilesam_core.prediction.workflow import PredictResult
+    from mobilesam_core.runtime.protocol import Runtime
 
 
 def predict(
@@ -68,6 +80,10 @@ def predict(
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Draw pictures too.")] = True,
     overwrite: Overwrite = False,
     device: Device = "auto",
+    onnx_encoder: OnnxEncoder = None,
+    onnx_decoder: OnnxDecoder = None,
+    providers: Providers = "CPU",
+    force: Force = False,
     json: Json = False,
 ) -> None:
     """Segment the objects that points, boxes or masks show.
@@ -97,21 +113,25 @@ def predict(
 
     from mobilesam_cli.console import print_json, reporter
     from mobilesam_cli.errors import raise_failures
-    from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
-    from mobilesam_core.prediction.device import resolve_device
     from mobilesam_core.prediction.workflow import PredictOptions, plan_outputs
     from mobilesam_core.prediction.workflow import predict as run
 
     output = {None: "best", True: "multimask", False: "single"}[multimask]
     options = PredictOptions(out, output, overlay, overwrite, embeddings)  # type: ignore[arg-type]
     plan_outputs(requests, options)
-    opened = open_checkpoint(
-        checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size
-    )
-    opened.model.to(resolve_device(device))
-    result = run(requests, opened, options, reporter())
+    runtime = ModelChoice(
+        checkpoint,
+        model_type,
+        image_size,
+        device,
+        onnx_encoder=onnx_encoder,
+        onnx_decoder=onnx_decoder,
+        providers=providers,
+        force=force,
+    ).open()
+    result = run(requests, runtime, options, reporter())
     if json:
-        print_json(_as_json(result, opened))
+        print_json(_as_json(result, runtime))
     else:
         _show(result)
     raise_failures(len(result.failures), len(result.images), "segmented", result.failures_file)
@@ -178,7 +198,7 @@ def _files(images: list[Path]) -> list[Path]:
     return files
 
 
-def _as_json(result: PredictResult, opened: OpenedCheckpoint) -> dict[str, object]:
+def _as_json(result: PredictResult, runtime: Runtime) -> dict[str, object]:
     from dataclasses import asdict
 
     images = [
@@ -191,10 +211,10 @@ def _as_json(result: PredictResult, opened: OpenedCheckpoint) -> dict[str, objec
         for image in result.images
     ]
     return {
-        "model": opened.model.config.name,
-        "image_size": opened.model.image_size,
-        "checkpoint": str(opened.path),
-        "checkpoint_sha256": opened.sha256,
+        "model": runtime.model,
+        "image_size": runtime.image_size,
+        "checkpoint": str(runtime.source),
+        "checkpoint_sha256": runtime.sha256,
         "images": images,
         "failures": [asdict(failure) for failure in result.failures],
     }

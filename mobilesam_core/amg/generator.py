@@ -5,30 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from mobilesam_core.amg.candidates import Candidates, best_of_each, cut_off
 from mobilesam_core.amg.grid import Crop, coarse_to_fine, crops, point_grids
 from mobilesam_core.amg.regions import remove_small_regions
-from mobilesam_core.amg.upscale import MaskUpscaler
 from mobilesam_core.errors import UsageError
-from mobilesam_core.models.sam import Sam
-from mobilesam_core.models.shared_decoder import SharedImageDecoder
 from mobilesam_core.ops.boxes import mask_box
 from mobilesam_core.ops.rle import decode_rle, encode_rle, expand_rle
-from mobilesam_core.prediction.encoded import EncodedImage, encode_image
-from mobilesam_core.prompts.types import PAD, POSITIVE, PromptTensors
+from mobilesam_core.runtime.opening import as_runtime
+from mobilesam_core.runtime.protocol import EncodedImage, Runtime
+
+if TYPE_CHECKING:
+    from mobilesam_core.models.sam import Sam
 
 OutputMode = Literal["binary_mask", "uncompressed_rle", "coco_rle"]
 Strategy = Literal["grid", "coarse-to-fine"]
-
-# Bytes of image tokens of all prompts that are decoded together: on a CPU they should stay in its caches.
-_CPU_CHUNK, _ACCELERATOR_CHUNK = 2**23, 2**28
 
 _FINE_SHARE = 0.25
 """Of the points between the coarse ones coarse-to-fine asks at so many."""
@@ -57,7 +51,7 @@ class SamAutomaticMaskGenerator:
     """Finds masks with the arguments, defaults and results of segment_anything's class of this name.
 
     Args:
-        model: a model in evaluation mode, on the device to use.
+        model: a torch model on the device to use, or any :class:`~mobilesam_core.runtime.protocol.Runtime`.
         points_per_side: points along each side of the image, or None with ``point_grids``.
         points_per_batch: points decoded together; None fits it to the device. It changes no result.
         pred_iou_thresh: masks have a higher predicted IoU; 0 keeps all.
@@ -81,7 +75,7 @@ class SamAutomaticMaskGenerator:
 
     def __init__(
         self,
-        model: Sam,
+        model: Sam | Runtime,
         points_per_side: int | None = 32,
         points_per_batch: int | None = None,
         pred_iou_thresh: float = 0.88,
@@ -103,6 +97,7 @@ class SamAutomaticMaskGenerator:
         if strategy not in ("grid", "coarse-to-fine"):
             raise UsageError(f"There is no strategy {strategy!r}.")
         self.model = model
+        self.runtime = as_runtime(model)
         self.points_per_batch = points_per_batch
         self.pred_iou_thresh = pred_iou_thresh
         self.stability_score_thresh = stability_score_thresh
@@ -126,7 +121,6 @@ class SamAutomaticMaskGenerator:
         """
         return [self._record(found) for found in self.find(image)]
 
-    @torch.no_grad()
     def find(self, image: np.ndarray, encoded: EncodedImage | None = None) -> list[FoundMask]:
         """The masks of a ``(H, W, 3)`` RGB (``(H, W)`` for a model of one channel) uint8 image.
 
@@ -135,12 +129,13 @@ class SamAutomaticMaskGenerator:
         height, width = image.shape[:2]
         found: list[FoundMask] = []
         every_crop = crops(height, width, self.crop_n_layers, self.crop_overlap_ratio)
-        for crop in every_crop:
-            found += self._find_in_crop(image, crop, encoded if crop.layer == 0 else None)
+        with self.runtime.running():
+            for crop in every_crop:
+                found += self._find_in_crop(image, crop, encoded if crop.layer == 0 else None)
         if len(every_crop) > 1 and found:
             # A mask of a smaller crop was seen at a higher resolution.
-            closeness = torch.tensor([1 / (each.crop.shape[0] * each.crop.shape[1]) for each in found])
-            boxes = torch.tensor([each.box for each in found])
+            closeness = np.array([1 / (each.crop.shape[0] * each.crop.shape[1]) for each in found])
+            boxes = np.array([each.box for each in found])
             found = [found[i] for i in best_of_each(boxes, closeness, self.crop_nms_thresh).tolist()]
         if self.min_mask_region_area > 0 and found:
             found = self._without_small_regions(found)
@@ -149,7 +144,7 @@ class SamAutomaticMaskGenerator:
     def _find_in_crop(self, image: np.ndarray, crop: Crop, encoded: EncodedImage | None) -> Iterator[FoundMask]:
         x1, y1, x2, y2 = crop.box
         if encoded is None:
-            encoded = encode_image(self.model, np.ascontiguousarray(image[y1:y2, x1:x2]))
+            encoded = self.runtime.encode(np.ascontiguousarray(image[y1:y2, x1:x2]))
         search = _Search(self, encoded, crop, (image.shape[0], image.shape[1]))
         for number, points in enumerate(self.passes[crop.layer]):
             scaled = points * np.array([x2 - x1, y2 - y1])
@@ -168,7 +163,7 @@ class SamAutomaticMaskGenerator:
                 each = replace(each, rle=encode_rle(mask), area=int(np.count_nonzero(mask)), box=box)
             cleaned.append(each)
         threshold = max(self.box_nms_thresh, self.crop_nms_thresh)
-        kept = best_of_each(torch.tensor([each.box for each in cleaned]), torch.tensor(untouched), threshold)
+        kept = best_of_each(np.array([each.box for each in cleaned]), np.array(untouched), threshold)
         return [cleaned[i] for i in kept.tolist()]
 
     def _record(self, found: FoundMask) -> dict[str, Any]:
@@ -198,13 +193,9 @@ class _Search:
         self._frame = encoded.frame
         self._crop = crop
         self._image_shape = image_shape
-        self._decoder = SharedImageDecoder(settings.model, encoded.embedding)
-        self._device = encoded.embedding.device
-        tokens = encoded.embedding[0].numel() * 4
-        budget = _CPU_CHUNK if self._device.type == "cpu" else _ACCELERATOR_CHUNK
-        self._chunk = settings.points_per_batch or max(1, budget // tokens)
-        self._upscaler = MaskUpscaler(encoded.frame, 4 * encoded.embedding.shape[-1], self._device)
-        self._embedding = encoded.embedding
+        self._search = settings.runtime.search(encoded)
+        self._chunk = settings.points_per_batch or self._search.points_at_once
+        self._encoded = encoded
         self._points = np.empty((0, 2))
         self._parts: list[Candidates] = []
 
@@ -222,33 +213,35 @@ class _Search:
         is the cosine to the most similar of the points around it that were asked.
         """
         count = math.ceil(_FINE_SHARE * len(points))
-        asked, spacing = self._embedding_at(self._points), np.array(self._crop.shape[::-1]) / len(self._points) ** 0.5
+        embedding = self._settings.runtime.store(self._encoded.embedding).astype(np.float32)
+        embedding /= np.linalg.norm(embedding, axis=0).clip(min=1e-12)
+
+        def embedding_at(places: np.ndarray) -> np.ndarray:
+            """``(n, D)`` of length 1."""
+            grid = embedding.shape[-1]
+            cells = (places * np.array(self._frame.scale_xy) * (grid / self._frame.size)).astype(int).clip(0, grid - 1)
+            return embedding[:, cells[:, 1], cells[:, 0]].T
+
+        asked, spacing = embedding_at(self._points), np.array(self._crop.shape[::-1]) / len(self._points) ** 0.5
         likeness = np.empty(len(points))
         for start in range(0, len(points), _POINTS_COMPARED):
             part = points[start : start + _POINTS_COMPARED]
-            cosines = (self._embedding_at(part) @ asked.T).cpu().numpy()
+            cosines = embedding_at(part) @ asked.T
             far = (np.abs(part[:, None] - self._points) > 1.01 * spacing).any(axis=2)
             likeness[start : start + len(part)] = np.where(far, -1.0, cosines).max(axis=1)
         # Rounded, so that ties do not depend on the last bit of a product.
         return np.sort(np.round(likeness, 4).argsort(kind="stable")[:count])
 
-    def _embedding_at(self, points: np.ndarray) -> Tensor:
-        """``(n, D)`` float32 of length 1."""
-        grid = self._embedding.shape[-1]
-        cells = (points * np.array(self._frame.scale_xy) * (grid / self._frame.size)).astype(int).clip(0, grid - 1)
-        columns, rows = torch.from_numpy(cells).to(self._device).unbind(dim=1)
-        return F.normalize(self._embedding[0, :, rows, columns].T.float(), dim=1)
-
     def results(self) -> Iterator[FoundMask]:
         """The best of each object, best-scored first."""
         if not self._parts:
             return
-        boxes, scores = (torch.cat([getattr(p, name) for p in self._parts]) for name in ("boxes", "predicted_iou"))
+        boxes, scores = (np.concatenate([getattr(p, name) for p in self._parts]) for name in ("boxes", "predicted_iou"))
         places = [(part, i) for part in self._parts for i in range(len(part))]
         left, top, right, bottom = self._crop.box
         for number in best_of_each(boxes, scores, self._settings.box_nms_thresh).tolist():
             candidates, i = places[number]
-            mask = self._upscaler.mask(candidates.logits[i], self._settings.model.mask_threshold)
+            mask = self._search.mask(candidates.logits[i], self._settings.runtime.mask_threshold)
             if self._crop.layer:
                 cropped, mask = mask, np.zeros(self._image_shape, bool)
                 mask[top:bottom, left:right] = cropped
@@ -265,18 +258,17 @@ class _Search:
             )
 
     def _ask(self, first: int, points: np.ndarray) -> None:
-        settings, threshold = self._settings, self._settings.model.mask_threshold
-        answers = self._decoder(self._prompts(points))
-        predicted_iou = answers.iou_predictions[:, 1:].float()
+        settings, threshold = self._settings, self._settings.runtime.mask_threshold
+        answers, predicted_iou = self._search.ask(points * np.array(self._frame.scale_xy))
         # Before any mask is drawn: of a usual image's masks nine in ten end here.
-        good = torch.ones_like(predicted_iou, dtype=torch.bool)
+        good = np.ones_like(predicted_iou, bool)
         if settings.pred_iou_thresh > 0:
             good = predicted_iou > settings.pred_iou_thresh
-        rows, outputs = good.nonzero().unbind(dim=1)
+        rows, outputs = np.nonzero(good)
         if not len(rows):
             return
-        logits = self._decoder.draw_masks(answers, rows, outputs + 1).float()
-        measured = self._upscaler.measure(logits, threshold, settings.stability_score_offset)
+        logits = self._search.draw(answers, rows, outputs)
+        measured = self._search.measure(logits, threshold, settings.stability_score_offset)
         kept = ~cut_off(measured.boxes, self._crop, *self._image_shape)
         if settings.stability_score_thresh > 0:
             kept &= measured.stability >= settings.stability_score_thresh
@@ -290,13 +282,7 @@ class _Search:
             stability=measured.stability,
             points=first + rows,
         )
-        self._parts.append(found[kept])
-
-    def _prompts(self, points: np.ndarray) -> PromptTensors:
-        placed = torch.zeros(len(points), 2, 2, device=self._device)
-        placed[:, 0] = torch.from_numpy(points * np.array(self._frame.scale_xy)).to(self._device, torch.float32)
-        labels = torch.tensor([POSITIVE, PAD], device=self._device).expand(len(points), 2)
-        return PromptTensors(placed, labels)
+        self._parts.append(found[np.flatnonzero(kept)])
 
 
 def _passes(

@@ -10,14 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import torch
 
 from mobilesam_core.amg.formats import FormatName, ImageMasks, build_format
 from mobilesam_core.amg.generator import FoundMask, SamAutomaticMaskGenerator
 from mobilesam_core.amg.ledger import Ledger
-from mobilesam_core.checkpoints.loading import OpenedCheckpoint
 from mobilesam_core.config.amg import AmgConfig
-from mobilesam_core.config.precision import Precision
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import BadFile
 from mobilesam_core.files import remove_leftovers
@@ -25,23 +22,22 @@ from mobilesam_core.jobs.inputs import WHOLE, ImageFile, Shard
 from mobilesam_core.jobs.runner import Job, run_job
 from mobilesam_core.ops.drawing import distinct_color, fill_mask, line_width, new_canvas, outline_mask, write_png
 from mobilesam_core.ops.rle import decode_rle
-from mobilesam_core.prediction.encoded import EncodedImage
 from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.runtime.protocol import EncodedImage, Runtime, file_channels
 
 
 @dataclass(frozen=True)
 class AmgOptions:
     """out: the folder of the results. shard: this run's share of the images. overlay: draw a picture of each image too.
-    overwrite: replace the results of an earlier run. precision: of the model's numbers. embeddings: a feature store to
-    take embeddings of whole images from."""
+    overwrite: replace the results of an earlier run. embeddings: a feature store to take embeddings of whole images
+    from."""
 
     out: Path
     format: FormatName = "png"
     overlay: bool = False
     shard: Shard = WHOLE
     overwrite: bool = False
-    precision: Precision = "32"
     embeddings: Path | None = None
 
 
@@ -74,16 +70,15 @@ class AmgResult:
 
 def generate_masks(
     images: Sequence[ImageFile],
-    checkpoint: OpenedCheckpoint,
+    runtime: Runtime,
     settings: AmgConfig,
     options: AmgOptions,
     reporter: Reporter | None = None,
 ) -> AmgResult:
-    """Find and write the masks of this share of ``images``, on the device of ``checkpoint.model``.
+    """Find and write the masks of this share of ``images``.
 
     Images that are done are left out, so an interrupted run goes on where it stopped. One that cannot be used is
-    reported and listed in ``failures.jsonl``; the error of a single image is raised. The model is left in
-    ``options.precision``.
+    reported and listed in ``failures.jsonl``; the error of a single image is raised.
 
     Raises:
         UsageError: the folder holds results of other images or settings and ``overwrite`` is off, image files cannot
@@ -92,10 +87,10 @@ def generate_masks(
         Interrupted: Ctrl-C or SIGTERM; finished images are kept.
     """
     reporter = reporter or NullReporter()
-    channels = checkpoint.file_channels()
-    stored = None if options.embeddings is None else StoredEmbeddings(options.embeddings, checkpoint.model)
+    channels = file_channels(runtime.channels, runtime.source)
+    stored = None if options.embeddings is None else StoredEmbeddings(options.embeddings, runtime)
     form = build_format(options.format, options.out)
-    ledger = Ledger(options.out, _what_counts(checkpoint, settings, options))
+    ledger = Ledger(options.out, _what_counts(runtime, settings, options))
     numbered = options.shard.of(list(enumerate(images, 1)))
     own = [image for _, image in numbered]
     if options.overwrite:
@@ -105,7 +100,7 @@ def generate_masks(
         reporter.info(f"{len(own) - len(due)} of {len(own)} images are done already.")
     _clear_leftovers(options.out, due)
     failures_file = options.out / f"failures{options.shard.suffix()}.jsonl"
-    generator = build_generator(checkpoint, settings, options.precision)
+    generator = build_generator(runtime, settings)
     masks = 0
 
     def write(image: ImageFile, found: _Found) -> None:
@@ -140,13 +135,9 @@ def generate_masks(
     )
 
 
-def build_generator(
-    checkpoint: OpenedCheckpoint, settings: AmgConfig, precision: Precision = "32"
-) -> SamAutomaticMaskGenerator:
-    """The generator of these settings; the model of ``checkpoint`` is brought to ``precision``."""
-    model = checkpoint.model.in_precision({"32": torch.float32, "bf16": torch.bfloat16}[precision])
-    given = settings.model_dump(exclude={"min_area", "max_masks"})
-    return SamAutomaticMaskGenerator(model.to(memory_format=torch.channels_last), **given)
+def build_generator(runtime: Runtime, settings: AmgConfig) -> SamAutomaticMaskGenerator:
+    """The generator of these settings."""
+    return SamAutomaticMaskGenerator(runtime, **settings.model_dump(exclude={"min_area", "max_masks"}))
 
 
 def find_masks(
@@ -180,15 +171,16 @@ def _find(
     return _Found(ImageMasks(image, pixels.shape[0], pixels.shape[1], found), pixels if keep_pixels else None)
 
 
-def _what_counts(checkpoint: OpenedCheckpoint, settings: AmgConfig, options: AmgOptions) -> dict[str, Any]:
+def _what_counts(runtime: Runtime, settings: AmgConfig, options: AmgOptions) -> dict[str, Any]:
     """What results depend on."""
     return {
         "format": options.format,
-        "precision": options.precision,
+        "precision": runtime.precision,
+        "encoder_sha256": runtime.producer.encoder_sha256,
         "embeddings": options.embeddings is not None,  # stored in float16, they move some edges
-        "model": checkpoint.model.config.name,
-        "image_size": checkpoint.model.image_size,
-        "checkpoint_sha256": checkpoint.sha256,
+        "model": runtime.model,
+        "image_size": runtime.image_size,
+        "checkpoint_sha256": runtime.sha256,
         **settings.model_dump(mode="json", exclude={"points_per_batch"}),
     }
 

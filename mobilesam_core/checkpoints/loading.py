@@ -35,20 +35,6 @@ class OpenedCheckpoint:
     sha256: str
     metadata: dict[str, str]
 
-    def file_channels(self) -> int:
-        """The channels that image files are read with for this model, 1 or 3.
-
-        Raises:
-            UsageError: it takes another number, which image files do not have.
-        """
-        channels = len(self.model.pixel_mean)
-        if channels not in (1, 3):
-            raise UsageError(
-                f"{self.path} takes images of {channels} channels, which image files do not have.",
-                "Use SamPredictor from Python.",
-            )
-        return channels
-
 
 def load_model(config: ModelConfig, reporter: Reporter | None = None) -> Sam:
     """Build the model of ``config`` with its weights, in evaluation mode, on the CPU.

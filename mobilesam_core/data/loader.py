@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from mobilesam_core.data.sample import Batch
+from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.training_set import ORDER_STREAM, FramedSample, TrainingSet, collate
 from mobilesam_core.errors import DataError
 

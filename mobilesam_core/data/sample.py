@@ -1,18 +1,14 @@
-"""What passes from data sets to training and evaluation."""
+"""What data sets give."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mobilesam_core.ops.masks import InstanceMasks
-from mobilesam_core.prompts.types import PromptTensors
 
 
 @dataclass(frozen=True)
@@ -52,34 +48,6 @@ class BadFile:
     index: int
     source: str
     problem: str
-
-
-class Batch(NamedTuple):
-    """B framed images and the N objects chosen in them, ready for the model.
-
-    images: ``(B, C, S, S)`` uint8, zero where padded; ``sizes`` ``(B, 2)`` int64 is what is image, ``(h, w)``.
-    image_index: ``(N,)`` int64, the image each object is in, ascending.
-    prompts: N prompts in the frame.
-    targets: ``(N, L, L)`` float32 in [0, 1], the share of each cell of the loss grid that the object covers.
-    sources: B texts naming the images.
-    """
-
-    images: Tensor
-    sizes: Tensor
-    image_index: Tensor
-    prompts: PromptTensors
-    targets: Tensor
-    sources: Sequence[str]
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``."""
-        return self._replace(
-            images=self.images.to(device, non_blocking=True),
-            sizes=self.sizes.to(device, non_blocking=True),
-            image_index=self.image_index.to(device, non_blocking=True),
-            prompts=self.prompts.to(device, non_blocking=True),
-            targets=self.targets.to(device, non_blocking=True),
-        )
 
 
 def path_key(path: Path, root: Path) -> str:

@@ -13,12 +13,15 @@ from torch.utils.data import Dataset
 from mobilesam_core.config.data import DataConfig
 from mobilesam_core.config.prompts import PromptConfig
 from mobilesam_core.data.augment import Augment
-from mobilesam_core.data.sample import Batch, SampleSource
+from mobilesam_core.data.batch import Batch
+from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.view import View, choose_objects, choose_view
+from mobilesam_core.ops.frame import resize_image
 from mobilesam_core.ops.masks import mask_coverage, resize_masks
-from mobilesam_core.ops.resize import pad_to_frame, resize_image, to_tensor
+from mobilesam_core.ops.resize import pad_to_frame, to_tensor
 from mobilesam_core.prompts.sampling import sample_prompt
-from mobilesam_core.prompts.types import Prompt, prompt_tensors
+from mobilesam_core.prompts.tensors import prompt_tensors
+from mobilesam_core.prompts.types import Prompt
 
 # Set apart the random streams that one seed feeds; numpy hashes them into unrelated states.
 ITEM_STREAM, ORDER_STREAM = 0, 1

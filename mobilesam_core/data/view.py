@@ -11,8 +11,8 @@ from mobilesam_core.config.data import AugmentConfig, DataConfig
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.errors import DataError
 from mobilesam_core.ops.boxes import box_areas, clip_boxes
+from mobilesam_core.ops.frame import Frame
 from mobilesam_core.ops.masks import InstanceMasks, Window
-from mobilesam_core.ops.resize import Frame
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
-from mobilesam_core.checkpoints.loading import OpenedCheckpoint
-from mobilesam_core.config.precision import Precision
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import BadFile
 from mobilesam_core.files import file_sha256
 from mobilesam_core.jobs.inputs import WHOLE, ImageFile, Shard
 from mobilesam_core.jobs.runner import Job, run_job
-from mobilesam_core.models.encoder import STRIDE
-from mobilesam_core.models.sam import Sam
-from mobilesam_core.prediction.encoded import EncodedImage, encode_image
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.runtime.protocol import EncodedImage, Runtime, file_channels
 from mobilesam_core.stores.features import NECK, FeatureWriter, require_space
-from mobilesam_core.stores.producer import Producer
 
 
 @dataclass(frozen=True)
@@ -52,18 +47,16 @@ class EmbedResult:
 
 def embed_images(
     images: Sequence[ImageFile],
-    checkpoint: OpenedCheckpoint,
+    runtime: Runtime,
     out: Path,
     *,
-    precision: Precision = "32",
     shard: Shard = WHOLE,
     reporter: Reporter | None = None,
 ) -> EmbedResult:
-    """Store the embeddings of this share of ``images`` in ``out``, on the device of ``checkpoint.model``.
+    """Store the embeddings of this share of ``images`` in ``out``.
 
     Images whose content is in the store are left out, so an interrupted run goes on where it stopped. One that cannot
-    be used is reported and listed in ``failures.jsonl``; the error of a single image is raised. The model is left in
-    ``precision``.
+    be used is reported and listed in ``failures.jsonl``; the error of a single image is raised.
 
     Raises:
         UsageError: the store holds features of another encoder, or image files cannot have the model's channels.
@@ -71,27 +64,23 @@ def embed_images(
         Interrupted: Ctrl-C or SIGTERM; what was embedded is stored.
     """
     reporter = reporter or NullReporter()
-    channels = checkpoint.file_channels()
-    model = checkpoint.model
-    producer = Producer.of(model, precision)
+    channels = file_channels(runtime.channels, runtime.source)
     own = shard.of(images)
     failures_file = out / f"failures{shard.suffix()}.jsonl"
-    with FeatureWriter(out, producer, shard.suffix()) as writer:
+    with FeatureWriter(out, runtime.producer, shard.suffix()) as writer:
         hashes = _hash(own, reporter)
         due = _due(own, hashes, writer)
         if len(due) < len(own):
             reporter.info(f"{len(own) - len(due)} of {len(own)} images are embedded already.")
-        require_space(out, len(due) * _embedding_bytes(model))
-        model.in_precision({"32": torch.float32, "bf16": torch.bfloat16}[precision])
-        model.to(memory_format=torch.channels_last)
+        require_space(out, len(due) * _embedding_bytes(runtime))
 
         def write(image: ImageFile, encoded: EncodedImage) -> None:
-            features = {NECK: (encoded.embedding[0], "CHW")}
+            features = {NECK: (runtime.store(encoded.embedding), "CHW")}
             writer.add(image.name, hashes[image.path], encoded.frame.original, features)  # type: ignore[arg-type]
 
-        @torch.inference_mode()
-        def work(_: ImageFile, pixels: Any) -> EncodedImage:
-            return encode_image(model, pixels)
+        def work(_: ImageFile, pixels: np.ndarray) -> EncodedImage:
+            with runtime.running():
+                return runtime.encode(pixels)
 
         job = Job(load=lambda image: read_image(image.path, channels), work=work, write=write, note=lambda _: {})
         start = time.perf_counter()
@@ -130,6 +119,6 @@ def _due(images: Sequence[ImageFile], hashes: dict[Path, str], writer: FeatureWr
     return due
 
 
-def _embedding_bytes(model: Sam) -> int:
+def _embedding_bytes(runtime: Runtime) -> int:
     """Of one image's embedding in float16."""
-    return 2 * model.prompt_encoder.no_mask_embed.weight.shape[1] * (model.image_size // STRIDE) ** 2
+    return 2 * runtime.embed_dim * (runtime.image_size // 16) ** 2

@@ -21,9 +21,9 @@ from mobilesam_core.evaluation.summary import nothing_to_evaluate, plain_json
 from mobilesam_core.evaluation.types import SIZE_CLASSES, SizeClass, size_class
 from mobilesam_core.files import write_text
 from mobilesam_core.ops.rle import encode_rle, rle_ious
-from mobilesam_core.prediction.encoded import EncodedImage
 from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.runtime.protocol import EncodedImage
 
 FOUND_AT = (0.5, 0.7)
 """An object is found when its best mask has at least this IoU with it."""

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.errors import DataError
 from mobilesam_core.evaluation.prompting import Answers, Objects, ask
 from mobilesam_core.evaluation.summary import Evaluation
 from mobilesam_core.evaluation.types import EvalOptions, ObjectScore, Observation, PromptKind, size_class
-from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.metrics import boundary_iou, dice_from_iou, fill_box_iou, mask_iou
-from mobilesam_core.prediction.encoded import EncodedImage, encode_image, native_masks, objects_at_once
 from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.runtime.opening import as_runtime
+from mobilesam_core.runtime.protocol import EncodedImage, Runtime, objects_at_once
+
+if TYPE_CHECKING:
+    from mobilesam_core.models.sam import Sam
 
 __all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "read_sample", "spread"]
 
 
 def evaluate(
-    model: Sam,
+    model: Sam | Runtime,
     source: SampleSource,
     options: EvalOptions,
     reporter: Reporter | None = None,
@@ -34,7 +35,7 @@ def evaluate(
 ) -> Evaluation:
     """Score ``model`` on every object of ``source``, at the images' own resolution.
 
-    Runs on the model's device, without gradients, in evaluation mode; each module gets its mode back
+    A torch model runs on its device, without gradients, in evaluation mode; each module gets its mode back
     afterwards. An image that cannot be read and an object without a pixel become
     :attr:`Evaluation.failures`, with a warning each; the rest goes on. ``observe`` is shown every chunk of
     objects as it is scored. With ``stored``, images are not encoded; one whose embedding is missing is a failure.
@@ -44,12 +45,13 @@ def evaluate(
     failures: list[BadFile] = []
     images = 0
     indices = spread(len(source), options.max_images)
-    with _evaluating(model), torch.inference_mode(), reporter.task("Evaluating", len(indices), "images") as task:
+    runtime = as_runtime(model)
+    with runtime.running(), reporter.task("Evaluating", len(indices), "images") as task:
         for index in indices:
             read = read_sample(source, index, options.max_objects, stored, failures, reporter)
             if read is not None:
                 images += 1
-                for observation in _observations(model, *read, options):
+                for observation in _observations(runtime, *read, options):
                     scores[observation.kind].extend(observation.scores)
                     if observe is not None:
                         observe(observation)
@@ -94,34 +96,20 @@ def read_sample(
     return sample, [i for i in chosen if sample.masks.areas[i] > 0], encoded
 
 
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module's own mode again, since frozen parts differ from the others."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        # Parents come first, so that their children have the last word.
-        for module, mode in modes:
-            module.train(mode)
-
-
 def _observations(
-    model: Sam, sample: Sample, chosen: Sequence[int], encoded: EncodedImage | None, options: EvalOptions
+    runtime: Runtime, sample: Sample, chosen: Sequence[int], encoded: EncodedImage | None, options: EvalOptions
 ) -> Iterator[Observation]:
     if not chosen:
         return
-    image = encode_image(model, sample.image) if encoded is None else encoded
-    size = options.object_chunk or objects_at_once(image)
+    image = runtime.encode(sample.image) if encoded is None else encoded
+    size = options.object_chunk or objects_at_once(runtime, image.frame)
     for start in range(0, len(chosen), size):
-        objects = Objects.of(sample.masks, chosen[start : start + size], model.device)
+        objects = Objects.of(sample.masks, chosen[start : start + size])
         box_boundaries = _fill_box_boundaries(objects, options)
         for kind in options.prompts:
-            answers = ask(model, image, kind, objects, options)
-            candidates = native_masks(answers.low_res_logits, image.frame, options.mask_threshold)
-            rows = torch.arange(len(candidates), device=candidates.device)
-            masks = candidates[rows, answers.selected]
+            answers = ask(runtime, image, kind, objects, options)
+            candidates = runtime.masks(answers.low_res_logits, image.frame, options.mask_threshold)
+            masks = candidates[np.arange(len(candidates)), answers.selected]
             yield Observation(
                 sample=sample,
                 frame=image.frame,
@@ -141,17 +129,18 @@ def _scores(
     kind: PromptKind,
     objects: Objects,
     answers: Answers,
-    candidates: Tensor,
-    masks: Tensor,
+    candidates: np.ndarray,
+    masks: np.ndarray,
     box_boundaries: Sequence[float | None],
 ) -> list[ObjectScore]:
     ious = mask_iou(candidates, objects.targets[:, None])
-    oracle = ious[:, 1:].amax(dim=1).tolist()
-    iou = ious.gather(1, answers.selected[:, None])[:, 0].tolist()
-    predicted = answers.iou_predictions.gather(1, answers.selected[:, None])[:, 0].tolist()
+    rows = np.arange(len(ious))
+    oracle = ious[:, 1:].max(axis=1).tolist()
+    iou = ious[rows, answers.selected].tolist()
+    predicted = answers.iou_predictions[rows, answers.selected].tolist()
     boundaries: list[float | None] = [None] * len(iou)
     if box_boundaries[0] is not None:
-        pairs = zip(masks.cpu().numpy(), objects.wanted, strict=True)
+        pairs = zip(masks, objects.targets, strict=True)
         boundaries = [boundary_iou(mask, target) for mask, target in pairs]
     areas = sample.masks.areas[objects.indices]
     box_ious = fill_box_iou(areas, objects.boxes).tolist()
@@ -181,7 +170,7 @@ def _fill_box_boundaries(objects: Objects, options: EvalOptions) -> list[float |
     if not options.boundary:
         return [None] * len(objects.indices)
     found: list[float | None] = []
-    for target, box in zip(objects.wanted, objects.boxes.astype(int), strict=True):
+    for target, box in zip(objects.targets, objects.boxes.astype(int), strict=True):
         filled = np.zeros_like(target)
         filled[box[1] : box[3], box[0] : box[2]] = True
         found.append(boundary_iou(filled, target))

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+import numpy as np
 
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.errors import UsageError
-from mobilesam_core.ops.resize import Frame
+from mobilesam_core.ops.frame import Frame
 from mobilesam_core.prompts.types import Prompt
+from mobilesam_core.runtime.protocol import Array
 
 PromptKind = Literal["box", "point", "clicks"]
 PROMPT_KINDS: tuple[PromptKind, ...] = ("box", "point", "clicks")
@@ -96,9 +97,10 @@ class ObjectScore:
 class Observation:
     """What the model said about n objects of one image, for an onlooker (validation loss, overlays).
 
-    The tensors are on the model's device. frame: how the image lies in the model's input. object_indices: n
+    frame: how the image lies in the model's input. object_indices: n
     indices into ``sample.masks``. prompts: n prompts in pixels of the image; of ``clicks``, all clicks.
-    low_res_logits: ``(n, 4, h, w)``, and iou_predictions ``(n, 4)``; output 0 is the single-mask one.
+    low_res_logits: ``(n, 4, h, w)``, as the runtime has them, and iou_predictions ``(n, 4)``; output 0 is the
+    single-mask one.
     targets, masks: ``(n, H, W)`` bool, the truth and the selected masks at the image's size. scores: n.
     """
 
@@ -107,8 +109,8 @@ class Observation:
     kind: PromptKind
     object_indices: Sequence[int]
     prompts: Sequence[Prompt]
-    low_res_logits: Tensor
-    iou_predictions: Tensor
-    targets: Tensor
-    masks: Tensor
+    low_res_logits: Array
+    iou_predictions: np.ndarray
+    targets: np.ndarray
+    masks: np.ndarray
     scores: Sequence[ObjectScore]

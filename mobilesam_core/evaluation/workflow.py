@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mobilesam_core.amg.workflow import build_generator
-from mobilesam_core.checkpoints.loading import OpenedCheckpoint, open_checkpoint
 from mobilesam_core.config.amg import AmgConfig
 from mobilesam_core.config.data import SetConfig
 from mobilesam_core.data.build import build_source
@@ -26,27 +23,27 @@ from mobilesam_core.files import write_json
 from mobilesam_core.jobs.names import distinct_names
 from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.runtime.protocol import Runtime
 
 _METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
 class CheckpointResult(ABC):
-    """One checkpoint's evaluation under a short name of its own."""
+    """One model's evaluation under a short name of its own."""
 
     name: str
-    opened: OpenedCheckpoint
+    runtime: Runtime
     evaluation: Evaluation | EverythingEvaluation
 
     def to_json(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        config = self.opened.model.config
         return {
             "name": self.name,
-            "checkpoint": str(self.opened.path),
-            "sha256": self.opened.sha256,
-            "model": config.name,
-            "image_size": config.image_size,
+            "checkpoint": str(self.runtime.source),
+            "sha256": self.runtime.sha256,
+            "model": self.runtime.model,
+            "image_size": self.runtime.image_size,
             **self.evaluation.to_json(),
         }
 
@@ -88,93 +85,69 @@ class EverythingResult(CheckpointResult):
         self.evaluation.write(folder)
 
 
-def evaluate_checkpoints(
-    checkpoints: Sequence[str],
+def evaluate_prompts(
+    runtimes: Sequence[Runtime],
     data: SetConfig,
     root: Path,
     options: EvalOptions,
     *,
-    device: torch.device,
-    model_name: str | None = None,
-    image_size: int | None = None,
     worst: int = 0,
     embeddings: Path | None = None,
     reporter: Reporter | None = None,
 ) -> list[PromptsResult]:
-    """Evaluate each checkpoint (a file, ``official`` or ``nano``) on the same data.
+    """Evaluate each model on the same data.
 
-    model_name: the architecture of files that do not tell theirs. image_size: side of the models' input frame in
-    pixels; None keeps each one's own. worst: pictures kept for each kind of prompt. embeddings: a feature store to take
-    embeddings from.
+    worst: pictures kept for each kind of prompt. embeddings: a feature store to take embeddings from.
 
     Raises:
-        UsageError: a checkpoint is given twice, or the embeddings are of another encoder.
-        CheckpointError: one cannot be used; all are opened before the first is evaluated.
+        UsageError: a model is given twice, or the embeddings are of another encoder.
         DataError: the data set as a whole cannot be used, or holds no object.
     """
     reporter = reporter or NullReporter()
     results = []
-    turns = _by_turns(checkpoints, data, root, device, model_name, image_size, embeddings, reporter)
-    for name, opened, source, stored in turns:
+    for name, runtime, source, stored in _by_turns(runtimes, data, root, embeddings, reporter):
         cases = WorstCases(worst)
-        evaluation = evaluate(opened.model, source, options, reporter, cases if worst else None, stored)
+        evaluation = evaluate(runtime, source, options, reporter, cases if worst else None, stored)
         for kind in options.prompts:
             evaluation.summary(kind)  # without an object there is nothing to report
-        results.append(PromptsResult(name, opened, evaluation, cases))
+        results.append(PromptsResult(name, runtime, evaluation, cases))
     return results
 
 
 def evaluate_amg(
-    checkpoints: Sequence[str],
+    runtimes: Sequence[Runtime],
     data: SetConfig,
     root: Path,
     settings: AmgConfig,
     *,
-    device: torch.device,
     max_images: int | None = None,
-    model_name: str | None = None,
-    image_size: int | None = None,
     embeddings: Path | None = None,
     reporter: Reporter | None = None,
 ) -> list[EverythingResult]:
-    """Evaluate what each checkpoint finds without a prompt; arguments and errors are :func:`evaluate_checkpoints`'.
+    """Evaluate what each model finds without a prompt; arguments and errors are :func:`evaluate_prompts`'.
 
     max_images: at most so many, evenly spread.
     """
     reporter = reporter or NullReporter()
     results = []
-    turns = _by_turns(checkpoints, data, root, device, model_name, image_size, embeddings, reporter)
-    for name, opened, source, stored in turns:
-        generator = build_generator(opened, settings)
+    for name, runtime, source, stored in _by_turns(runtimes, data, root, embeddings, reporter):
+        generator = build_generator(runtime, settings)
         evaluation = evaluate_everything(generator, settings, source, max_images, stored, reporter)
-        results.append(EverythingResult(name, opened, evaluation))
+        results.append(EverythingResult(name, runtime, evaluation))
     return results
 
 
 def _by_turns(
-    checkpoints: Sequence[str],
-    data: SetConfig,
-    root: Path,
-    device: torch.device,
-    model_name: str | None,
-    image_size: int | None,
-    embeddings: Path | None,
-    reporter: Reporter,
-) -> Iterator[tuple[str, OpenedCheckpoint, SampleSource, StoredEmbeddings | None]]:
-    """Each checkpoint's name, itself, its data and stored embeddings.
-
-    All are opened before the first, which alone is on ``device``.
-    """
-    names = distinct_names([Path(checkpoint) for checkpoint in checkpoints])
-    opened = [open_checkpoint(checkpoint, model_name, reporter, image_size) for checkpoint in checkpoints]
-    stored = [None if embeddings is None else StoredEmbeddings(embeddings, each.model) for each in opened]
-    for name, each, known in zip(names, opened, stored, strict=True):
-        source = build_source(data, root, channels=len(each.model.pixel_mean))
-        if len(opened) > 1:
+    runtimes: Sequence[Runtime], data: SetConfig, root: Path, embeddings: Path | None, reporter: Reporter
+) -> Iterator[tuple[str, Runtime, SampleSource, StoredEmbeddings | None]]:
+    """Each model's name, itself, its data and stored embeddings."""
+    names = distinct_names([runtime.source for runtime in runtimes])
+    stored = [None if embeddings is None else StoredEmbeddings(embeddings, each) for each in runtimes]
+    for name, runtime, known in zip(names, runtimes, stored, strict=True):
+        source = build_source(data, root, channels=runtime.channels)
+        if len(runtimes) > 1:
             reporter.info(f"Checkpoint {name}")
-        each.model.to(device)
-        yield name, each, source, known
-        each.model.cpu()
+        yield name, runtime, source, known
 
 
 def check_output_folder(folder: Path, overwrite: bool) -> None:

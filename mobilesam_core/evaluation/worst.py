@@ -68,7 +68,7 @@ class WorstCases:
 
 
 def _draw(observation: Observation, i: int) -> np.ndarray:
-    target, mask = observation.targets[i].cpu().numpy(), observation.masks[i].cpu().numpy()
+    target, mask = observation.targets[i], observation.masks[i]
     prompt = observation.prompts[i]
     view = Closeup.around(target | mask)
     return draw_comparison(

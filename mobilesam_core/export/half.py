@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import onnx
+from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 
@@ -15,12 +16,16 @@ def to_half(graph: onnx.ModelProto) -> onnx.ModelProto:
     """
     blocked = {node.name for node in _leading_to(graph, {"Sin", "Cos"})}
     blocked |= {node.name for node in graph.graph.node if node.name.startswith(("preprocessing/", "restoring/"))}
-    return convert_float_to_float16(
-        graph,
-        keep_io_types=True,
-        op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"],
-        node_block_list=sorted(blocked),
+    half = ONNXModel(
+        convert_float_to_float16(
+            graph,
+            keep_io_types=True,
+            op_block_list=[*DEFAULT_OP_BLOCK_LIST, "Resize"],
+            node_block_list=sorted(blocked),
+        )
     )
+    half.topological_sort()  # the casts come last
+    return half.model
 
 
 def _leading_to(graph: onnx.ModelProto, operators: Iterable[str]) -> list[onnx.NodeProto]:

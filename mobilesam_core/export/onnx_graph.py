@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 
 import onnx
@@ -40,12 +41,6 @@ def build_graph(model: Sam, facts: ModelFacts, freedom: Freedom, opset: int) -> 
         UsageError: its weights do not fit into one ONNX file.
     """
     return (_encoder if facts.part == "encoder" else _masks)(model, facts, freedom, opset)
-
-
-def describe(graph: onnx.ModelProto, facts: ModelFacts) -> None:
-    """Write ``facts`` into the graph's metadata."""
-    onnx.helper.set_model_props(graph, facts.to_metadata())
-    graph.producer_name, graph.doc_string = "mobilesam", ""
 
 
 def _encoder(model: Sam, facts: ModelFacts, freedom: Freedom, opset: int) -> onnx.ModelProto:
@@ -127,6 +122,11 @@ def _export(part: nn.Module, inputs: list[_Input], outputs: list[str], opset: in
     # Where in the sources each operator came from: as large as a small model, and full of paths of this machine.
     for value in [graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.value_info]:
         del value.metadata_props[:]
+    # The exporter's names count everything it ever looked at: another export would have others.
+    counts: Counter[str] = Counter()
+    for node in graph.graph.node:
+        counts[node.op_type] += 1
+        node.name = f"{node.op_type}_{counts[node.op_type]}"
     return graph
 
 

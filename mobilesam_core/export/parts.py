@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.prompts.types import PromptTensors
+from mobilesam_core.prompts.tensors import PromptTensors
 
 SINGLE_MASK_BONUS = 1000.0
 

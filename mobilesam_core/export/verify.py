@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mobilesam_core.export.parts import CombinedPart, DecoderPart
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.ops.resize import Frame, resize_image, restore_masks, to_tensor
+from mobilesam_core.ops.frame import Frame, resize_image
+from mobilesam_core.ops.resize import restore_masks, to_tensor
 from mobilesam_core.prompts.types import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PAD, POSITIVE
 from mobilesam_core.runtime.facts import ModelFacts
 from mobilesam_core.runtime.onnx_session import OnnxModel
@@ -164,6 +165,8 @@ def _cases(model: Sam, count: int) -> Iterator[_Case]:
 
 
 def _mean_iou(found: np.ndarray, wanted: np.ndarray, threshold: float) -> float:
+    if found.shape != wanted.shape:
+        return 0.0
     a, b = (x.reshape(-1, x.shape[-2] * x.shape[-1]) > threshold for x in (found, wanted))
     union = (a | b).sum(axis=1)
     return float(np.where(union > 0, (a & b).sum(axis=1) / np.maximum(union, 1), 1.0).mean())

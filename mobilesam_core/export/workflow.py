@@ -16,7 +16,8 @@ from mobilesam_core.data.shapes.domains import DOMAINS
 from mobilesam_core.data.shapes.scene import draw_scene
 from mobilesam_core.errors import CheckpointError, UsageError
 from mobilesam_core.export.half import to_half
-from mobilesam_core.export.onnx_graph import DEFAULT_OPSET, OPSETS, Freedom, build_graph, describe
+from mobilesam_core.export.metadata import describe
+from mobilesam_core.export.onnx_graph import DEFAULT_OPSET, OPSETS, Freedom, build_graph
 from mobilesam_core.export.verify import Verification, verify
 from mobilesam_core.files import atomic_path, make_folder
 from mobilesam_core.progress import NullReporter, Reporter

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from mobilesam_core.prompts.types import PAD, PromptTensors
+from mobilesam_core.prompts.tensors import PromptTensors
+from mobilesam_core.prompts.types import PAD
 
 
 class FourierEncoding(nn.Module):

@@ -14,8 +14,10 @@ from mobilesam_core.errors import PromptError
 from mobilesam_core.models.encoder import ImageEncoder
 from mobilesam_core.models.mask_decoder import DecoderOutput, MaskDecoder
 from mobilesam_core.models.prompt_encoder import PromptEncoder
-from mobilesam_core.ops.resize import Frame, pad_to_frame, restore_masks
-from mobilesam_core.prompts.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, PromptTensors
+from mobilesam_core.ops.frame import Frame
+from mobilesam_core.ops.resize import pad_to_frame, restore_masks
+from mobilesam_core.prompts.tensors import PromptTensors
+from mobilesam_core.prompts.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 
 # Of ImageNet's RGB images, 0 to 255.
 _RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

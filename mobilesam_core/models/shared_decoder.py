@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.models.transformer import Attention
-from mobilesam_core.prompts.types import PromptTensors
+from mobilesam_core.prompts.tensors import PromptTensors
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ Two empty masks agree, so every measure of theirs is 1.
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from mobilesam_core.ops.boxes import box_areas, mask_box
 
@@ -16,11 +16,18 @@ BOUNDARY_DILATION = 0.02
 """Width of a boundary as a share of the image diagonal (Cheng et al. 2021)."""
 
 
-def mask_iou(masks: Tensor, targets: Tensor) -> Tensor:
-    """Intersection over union of bool masks ``(..., H, W)``, leading axes broadcast: ``(...)`` float32."""
-    shared = _count(masks & targets)
-    union = _count(masks) + _count(targets) - shared
-    return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
+_Masks = TypeVar("_Masks", bound=Any)
+
+
+def mask_iou(masks: _Masks, targets: _Masks) -> _Masks:
+    """Intersection over union of bool masks ``(..., H, W)``, leading axes broadcast: ``(...)``.
+
+    Arrays and tensors alike, as what they are given.
+    """
+    shared = (masks & targets).sum((-2, -1))
+    union = masks.sum((-2, -1)) + targets.sum((-2, -1)) - shared
+    empty = union == 0
+    return (shared + empty) / (union + empty)
 
 
 def dice_from_iou(iou: float) -> float:
@@ -51,11 +58,6 @@ def boundary_width(height: int, width: int) -> int:
 def fill_box_iou(areas: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """IoU of the trivial answer, all of the box: ``(N,)``, of ``(N,)`` pixel counts and tight ``(N, 4)`` boxes."""
     return np.asarray(areas / box_areas(boxes), np.float64)
-
-
-def _count(masks: Tensor) -> Tensor:
-    # As bytes: torch adds up bools half as fast.
-    return masks.view(torch.uint8).sum((-2, -1), dtype=torch.int32)
 
 
 def _boundary(mask: np.ndarray, width: int) -> np.ndarray:

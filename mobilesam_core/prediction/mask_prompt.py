@@ -8,8 +8,8 @@ import numpy as np
 
 from mobilesam_core.data.reading import read_binary_mask
 from mobilesam_core.errors import DataError, PromptError
+from mobilesam_core.ops.frame import Frame
 from mobilesam_core.ops.masks import mask_coverage, resize_masks
-from mobilesam_core.ops.resize import Frame
 
 _CERTAINTY = 0.999
 """The probability that a mask file's pixels are taken to have: logits within ±6.9, as SAM's own are."""

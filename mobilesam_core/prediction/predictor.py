@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mobilesam_core.errors import PromptError, UsageError
 from mobilesam_core.models.sam import Sam, batch_prompts
-from mobilesam_core.ops.resize import Frame, resize_image, to_tensor
+from mobilesam_core.ops.frame import Frame, resize_image
+from mobilesam_core.ops.resize import to_tensor
 
 
 class ResizeLongestSide:

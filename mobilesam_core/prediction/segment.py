@@ -7,23 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from mobilesam_core.models.mask_decoder import DecoderOutput
-from mobilesam_core.models.sam import Sam
-from mobilesam_core.ops.resize import Frame
-from mobilesam_core.prediction.encoded import (
-    EncodedImage,
-    decode_prompts,
-    encode_image,
-    native_masks,
-    objects_at_once,
-    select_masks,
-)
+from mobilesam_core.ops.frame import Frame
+from mobilesam_core.prediction.answers import select_masks
 from mobilesam_core.prediction.mask_prompt import read_mask_prompt
 from mobilesam_core.prediction.requests import ObjectRequest
 from mobilesam_core.prompts.types import Prompt
+from mobilesam_core.runtime.protocol import Decoded, EncodedImage, Runtime, objects_at_once
 
 Output = Literal["best", "multimask", "single"]
 """``best``: as SAM answers, for a single point the best-scored of three masks, else the single-mask output.
@@ -47,7 +37,7 @@ class MaskPrediction:
 
 
 def segment(
-    model: Sam,
+    runtime: Runtime,
     image: np.ndarray,
     objects: Sequence[ObjectRequest],
     output: Output = "best",
@@ -62,24 +52,21 @@ def segment(
     Raises:
         PromptError: a mask prompt cannot be used; nothing was segmented.
     """
-    frame = Frame.of(image.shape[0], image.shape[1], model.image_size)
+    frame = Frame.of(image.shape[0], image.shape[1], runtime.image_size)
     prompts = [_prompt(wanted, frame, orientation) for wanted in objects]
     if encoded is None:
-        with torch.inference_mode():
-            encoded = encode_image(model, image)
-    size = objects_at_once(encoded)
+        with runtime.running():
+            encoded = runtime.encode(image)
+    size = objects_at_once(runtime, frame)
     for start in range(0, len(objects), size):
         part = prompts[start : start + size]
-        with torch.inference_mode():
-            decoded = decode_prompts(model, encoded, part)
+        with runtime.running():
+            decoded = runtime.decode(encoded, part)
             outputs = _outputs(decoded, part, output)
-            found = native_masks(
-                decoded.low_res_logits.gather(1, _like(outputs, decoded.low_res_logits)),
-                encoded.frame,
-                model.mask_threshold,
-            )
-            scores = decoded.iou_predictions.gather(1, outputs).tolist()
-        for number, (candidates, ious) in enumerate(zip(found.cpu().numpy(), scores, strict=True), start):
+            rows = np.arange(len(part))[:, None]
+            found = runtime.masks(decoded.low_res_logits[rows, outputs], frame, runtime.mask_threshold)
+        scores = decoded.iou_predictions[rows, outputs].tolist()
+        for number, (candidates, ious) in enumerate(zip(found, scores, strict=True), start):
             for k, (mask, iou) in enumerate(zip(candidates, ious, strict=True)):
                 candidate = k if output == "multimask" else None
                 yield MaskPrediction(number, candidate, mask, iou, k == int(np.argmax(ious)))
@@ -89,13 +76,9 @@ def _prompt(wanted: ObjectRequest, frame: Frame, orientation: int) -> Prompt:
     return wanted.prompt(None if wanted.mask is None else read_mask_prompt(wanted.mask, frame, orientation))
 
 
-def _outputs(decoded: DecoderOutput, prompts: Sequence[Prompt], output: Output) -> Tensor:
+def _outputs(decoded: Decoded, prompts: Sequence[Prompt], output: Output) -> np.ndarray:
     """``(n, K)`` int64: which of the four outputs to return for each prompt."""
     if output == "best":
-        return select_masks(decoded, prompts)[:, None]
+        return select_masks(decoded.iou_predictions, prompts)[:, None]
     kept = [1, 2, 3] if output == "multimask" else [0]
-    return torch.tensor(kept, device=decoded.iou_predictions.device).expand(len(prompts), -1)
-
-
-def _like(outputs: Tensor, logits: Tensor) -> Tensor:
-    return outputs[:, :, None, None].expand(-1, -1, *logits.shape[2:])
+    return np.tile(np.array(kept), (len(prompts), 1))

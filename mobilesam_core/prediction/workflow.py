@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from mobilesam_core.checkpoints.loading import OpenedCheckpoint
 from mobilesam_core.data.reading import read_oriented
 from mobilesam_core.data.sample import BadFile
 from mobilesam_core.errors import DataError, PromptError, UsageError
@@ -32,6 +31,7 @@ from mobilesam_core.prediction.requests import ImageRequest, ObjectRequest, chec
 from mobilesam_core.prediction.segment import MaskPrediction, Output, segment
 from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.runtime.protocol import Runtime, file_channels
 
 _FAILURES = "failures.json"
 _MASK_FILE = re.compile(r"\d+(_\d)?\.png")
@@ -70,11 +70,11 @@ class PredictResult:
 
 def predict(
     requests: Sequence[ImageRequest],
-    checkpoint: OpenedCheckpoint,
+    runtime: Runtime,
     options: PredictOptions,
     reporter: Reporter | None = None,
 ) -> PredictResult:
-    """Segment every object asked for, on the device of ``checkpoint.model``.
+    """Segment every object asked for.
 
     Writes for each image ``<stem>/<object>.png`` (0 and 255 at the image's size;
     ``<object>_<candidate>.png`` with ``multimask``), ``<stem>_overlay.png`` and, when those are complete,
@@ -89,12 +89,12 @@ def predict(
     """
     reporter = reporter or NullReporter()
     names = plan_outputs(requests, options)
-    stored = None if options.embeddings is None else StoredEmbeddings(options.embeddings, checkpoint.model)
+    stored = None if options.embeddings is None else StoredEmbeddings(options.embeddings, runtime)
     results, failures = [], []
     with reporter.task("Predicting", len(requests), "images") as task:
         for index, (request, name) in enumerate(zip(requests, names, strict=True)):
             try:
-                results.append(_predict_image(request, name, checkpoint, options, stored))
+                results.append(_predict_image(request, name, runtime, options, stored))
             except (DataError, PromptError) as error:
                 if len(requests) == 1:
                     raise
@@ -133,12 +133,11 @@ def _outputs(out: Path, name: str) -> tuple[Path, Path, Path]:
 def _predict_image(
     request: ImageRequest,
     name: str,
-    checkpoint: OpenedCheckpoint,
+    runtime: Runtime,
     options: PredictOptions,
     stored: StoredEmbeddings | None,
 ) -> ImageResult:
-    model = checkpoint.model
-    image, orientation = read_oriented(request.image, checkpoint.file_channels())
+    image, orientation = read_oriented(request.image, file_channels(runtime.channels, runtime.source))
     check_inside(request, image.shape[0], image.shape[1])
     encoded = None if stored is None else stored.of(request.image)
     folder, json_path, overlay_path = _outputs(options.out, name)
@@ -147,12 +146,12 @@ def _predict_image(
         json_path.unlink()
     canvas = new_canvas(image) if options.overlay else None
     records = []
-    for found in segment(model, image, request.objects, options.output, orientation, encoded):
+    for found in segment(runtime, image, request.objects, options.output, orientation, encoded):
         suffix = "" if found.candidate is None else f"_{found.candidate}"
         path = folder / f"{found.object}{suffix}.png"
         write_png(path, found.mask)
         wanted = request.objects[found.object]
-        records.append(_record(found, wanted, path.relative_to(options.out), checkpoint))
+        records.append(_record(found, wanted, path.relative_to(options.out), runtime))
         if canvas is not None and found.best:
             _draw(canvas, found, wanted)
     _remove_stale(folder, {Path(record["file"]).name for record in records})
@@ -164,7 +163,7 @@ def _predict_image(
     return ImageResult(request.image, json_path, overlay_path if options.overlay else None, tuple(records))
 
 
-def _record(found: MaskPrediction, wanted: ObjectRequest, file: Path, checkpoint: OpenedCheckpoint) -> dict[str, Any]:
+def _record(found: MaskPrediction, wanted: ObjectRequest, file: Path, runtime: Runtime) -> dict[str, Any]:
     x1, y1, x2, y2 = (int(edge) for edge in mask_box(found.mask))
     return {
         "segmentation": encode_rle(found.mask),
@@ -180,9 +179,9 @@ def _record(found: MaskPrediction, wanted: ObjectRequest, file: Path, checkpoint
             "box": None if wanted.box is None else list(wanted.box),
             "mask": None if wanted.mask is None else str(wanted.mask),
         },
-        "model": checkpoint.model.config.name,
-        "image_size": checkpoint.model.image_size,
-        "checkpoint_sha256": checkpoint.sha256,
+        "model": runtime.model,
+        "image_size": runtime.image_size,
+        "checkpoint_sha256": runtime.sha256,
     }
 
 

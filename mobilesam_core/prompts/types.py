@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 # Labels of the tokens of a prompt, as SAM and its ONNX export number them.
 NEGATIVE, POSITIVE, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT, PAD = 0, 1, 2, 3, -1
@@ -51,31 +49,22 @@ class Prompt:
         return Prompt(self.points * factors, self.labels, box, self.mask)
 
 
-class PromptTensors(NamedTuple):
-    """N prompts as the prompt encoder reads them.
+class PromptArrays(NamedTuple):
+    """N prompts, the short ones filled up.
 
-    points: ``(N, T, 2)`` float32, ``(x, y)`` in pixels of the model's input frame.
-    labels: ``(N, T)`` int64 of the constants above; a short prompt ends in :data:`ABSENT`.
-    masks: ``(N, 1, h, w)`` float32 low-resolution logits, or None when no prompt has one.
-    has_mask: ``(N,)`` bool: which rows of ``masks`` are real; None exactly when ``masks`` is.
+    points: ``(N, T, 2)`` float32, ``(x, y)``. labels: ``(N, T)`` int64 of the constants above; a short prompt ends in
+    :data:`ABSENT`. masks: ``(N, 1, h, w)`` float32 low-resolution logits, or None when no prompt has one. has_mask:
+    ``(N,)`` bool: which rows of ``masks`` are real; None exactly when ``masks`` is.
     """
 
-    points: Tensor
-    labels: Tensor
-    masks: Tensor | None = None
-    has_mask: Tensor | None = None
-
-    def __len__(self) -> int:
-        return self.points.shape[0]
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> PromptTensors:
-        return PromptTensors(
-            *(None if t is None else t.to(device, non_blocking=non_blocking) for t in self)  # type: ignore[arg-type]
-        )
+    points: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None
+    has_mask: np.ndarray | None
 
 
-def prompt_tensors(prompts: Sequence[Prompt]) -> PromptTensors:
-    """Collate prompts (all in the model's input frame) into tensors.
+def prompt_arrays(prompts: Sequence[Prompt]) -> PromptArrays:
+    """Collate prompts of one frame.
 
     Points come first, then a :data:`PAD` token when the prompt has no box, else the box's two corners: the
     order in which SAM builds its tokens.
@@ -87,16 +76,14 @@ def prompt_tensors(prompts: Sequence[Prompt]) -> PromptTensors:
     for i, (xy, kinds) in enumerate(rows):
         points[i, : len(kinds)] = xy
         labels[i, : len(kinds)] = kinds
-    masks, has_mask = None, None
     given = [prompt.mask for prompt in prompts if prompt.mask is not None]
-    if given:
-        stack = np.zeros((len(rows), 1, *given[0].shape[-2:]), np.float32)
-        for i, prompt in enumerate(prompts):
-            if prompt.mask is not None:
-                stack[i, 0] = prompt.mask
-        masks = torch.from_numpy(stack)
-        has_mask = torch.tensor([prompt.mask is not None for prompt in prompts])
-    return PromptTensors(torch.from_numpy(points), torch.from_numpy(labels), masks, has_mask)
+    if not given:
+        return PromptArrays(points, labels, None, None)
+    masks = np.zeros((len(rows), 1, *given[0].shape[-2:]), np.float32)
+    for i, prompt in enumerate(prompts):
+        if prompt.mask is not None:
+            masks[i, 0] = prompt.mask
+    return PromptArrays(points, labels, masks, np.array([prompt.mask is not None for prompt in prompts]))
 
 
 def _tokens(prompt: Prompt) -> tuple[np.ndarray, np.ndarray]:

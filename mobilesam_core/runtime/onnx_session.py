@@ -42,7 +42,7 @@ class OnnxModel:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=chosen)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise CheckpointError(
                 f"{path} is no ONNX model that ONNX Runtime {ort.__version__} can load ({reason}).",
                 "Export or copy it again.",
@@ -74,7 +74,8 @@ def available_providers(wanted: Sequence[str]) -> list[str]:
         UsageError: one is not there.
     """
     here = ort.get_available_providers()
-    names = [name if name.endswith("ExecutionProvider") else f"{name}ExecutionProvider" for name in wanted]
+    stems = [name.strip().removesuffix("ExecutionProvider") for name in wanted]
+    names = [f"{stem}ExecutionProvider" for stem in stems if stem]
     for name in names:
         if name not in here:
             raise UsageError(

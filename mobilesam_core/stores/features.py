@@ -16,10 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+import numpy as np
 import safetensors
-import safetensors.torch
-import torch
-from torch import Tensor
+import safetensors.numpy
 
 from mobilesam_core.errors import DataError, OutputError, UsageError
 from mobilesam_core.files import atomic_path, make_folder, remove_leftovers
@@ -95,8 +94,8 @@ class FeatureStore:
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self.entries
 
-    def read(self, sha256: str, level: str = NECK) -> Tensor:
-        """The float16 features of an image, in their stored layout, on the CPU.
+    def read(self, sha256: str, level: str = NECK) -> np.ndarray:
+        """The float16 features of an image, in their stored layout.
 
         Raises:
             KeyError: there is no such image or level.
@@ -105,8 +104,8 @@ class FeatureStore:
         entry = self.entries[sha256]
         try:
             if entry.file not in self._open:
-                self._open[entry.file] = safetensors.safe_open(entry.file, framework="pt", device="cpu")
-            features: Tensor = self._open[entry.file].get_tensor(entry.levels[level].tensor)
+                self._open[entry.file] = safetensors.safe_open(entry.file, framework="np")
+            features: np.ndarray = self._open[entry.file].get_tensor(entry.levels[level].tensor)
         except (OSError, safetensors.SafetensorError) as error:
             raise _broken(entry.file, error) from error
         return features
@@ -132,7 +131,7 @@ class FeatureWriter:
         self._folder, self._producer, self._part, self._file_bytes = folder, producer, part, file_bytes
         self._held: set[str] = set()
         self._pending: list[dict[str, Any]] = []
-        self._tensors: dict[str, Tensor] = {}
+        self._tensors: dict[str, np.ndarray] = {}
         self._pending_bytes = 0
         self._since = time.monotonic()
         self.written_bytes = 0
@@ -161,7 +160,7 @@ class FeatureWriter:
         key: str,
         sha256: str,
         original_size: tuple[int, int],
-        features: Mapping[str, tuple[Tensor, Layout]],
+        features: Mapping[str, tuple[np.ndarray, Layout]],
     ) -> None:
         """Add one image's features, ``(C, h, w)`` or ``(h, w, C)`` as their layout says; stored as float16.
 
@@ -170,11 +169,12 @@ class FeatureWriter:
             OutputError: a file of the store cannot be written.
         """
         number = len(self._pending)
-        tensors: dict[str, Tensor] = {}
+        tensors: dict[str, np.ndarray] = {}
         levels: dict[str, dict[str, Any]] = {}
         for name, (values, layout) in features.items():
-            stored = values.detach().to("cpu", torch.float16).contiguous()
-            if not bool(stored.isfinite().all()):
+            with np.errstate(over="ignore"):
+                stored = np.ascontiguousarray(values, np.float16)
+            if not np.isfinite(stored).all():
                 raise DataError(f"The {name} features of {key} are not finite in float16.", "Check the weights.")
             tensors[f"{number}/{name}"] = stored
             levels[name] = {"tensor": f"{number}/{name}", "shape": list(stored.shape), "layout": layout}
@@ -198,7 +198,7 @@ class FeatureWriter:
             "producer": json.dumps(asdict(self._producer)),
             "entries": json.dumps(self._pending),
         }
-        data = safetensors.torch.save(self._tensors, header)
+        data = safetensors.numpy.save(self._tensors, header)
         self._pending, self._tensors, self._pending_bytes, self._since = [], {}, 0, time.monotonic()
         with atomic_path(self._path(self._next_number())) as temporary:
             temporary.write_bytes(data)
@@ -224,7 +224,7 @@ def require_space(folder: Path, size: int) -> None:
 
 def _read_index(file: Path) -> tuple[Producer, list[Entry]]:
     try:
-        with safetensors.safe_open(file, framework="pt", device="cpu") as opened:
+        with safetensors.safe_open(file, framework="np") as opened:
             header = opened.metadata() or {}
         if header.get("format") != _FORMAT:
             raise DataError(f"{file} was written by something else, or another version.", "Move it out of the store.")

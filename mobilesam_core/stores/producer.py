@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from mobilesam_core.models.sam import Sam
+if TYPE_CHECKING:
+    from mobilesam_core.models.sam import Sam
 
 _UNUSED = ("head.", "norm_head.")  # TinyViT's classifier, which no feature passes through
 
@@ -19,7 +19,8 @@ class Producer:
 
     encoder_sha256: of the encoder's weights alone, so that a fine-tuned decoder keeps its frozen encoder's features.
     preprocessing_sha256: of all that leads from a file's pixels to the encoder's input.
-    image_size: side of the input frame in pixels. precision: the encoder's numbers, ``32`` or ``bf16``.
+    image_size: side of the input frame in pixels. precision: the encoder's numbers,
+    ``32``, ``bf16``, ``fp16`` or ``int8``.
     """
 
     model: str
@@ -42,7 +43,7 @@ class Producer:
     def difference(self, other: Producer) -> str | None:
         """What makes features of ``other`` useless to this model, in a few words; None if nothing does.
 
-        Precision does not: whoever embedded in bfloat16 chose its small error.
+        Precision does not, but for integers: whoever embedded in bfloat16 chose its small error.
         """
         if self.model != other.model:
             return f"the model {other.model}, not {self.model}"
@@ -52,6 +53,8 @@ class Producer:
             return f"image_size {other.image_size}, not {self.image_size}"
         if self.preprocessing_sha256 != other.preprocessing_sha256:
             return "another preprocessing of images"
+        if self.precision != other.precision and "int8" in (self.precision, other.precision):
+            return f"precision {other.precision}, not {self.precision}"
         return None
 
 
@@ -60,7 +63,7 @@ def _encoder_sha256(model: Sam) -> str:
     for name, value in sorted(model.image_encoder.state_dict().items()):
         if value.is_floating_point() and not name.startswith(_UNUSED):  # counters of batches change no feature
             digest.update(f"{name}{tuple(value.shape)}".encode())
-            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -11,7 +11,8 @@ import torch
 
 from mobilesam_core.checkpoints.resume import save_state
 from mobilesam_core.checkpoints.weights import save_weights
-from mobilesam_core.data.sample import Batch, SampleSource
+from mobilesam_core.data.batch import Batch
+from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.errors import Interrupted, TrainingError
 from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.losses.total import LossValues

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mobilesam_core.data.sample import Batch
+from mobilesam_core.data.batch import Batch
 from mobilesam_core.losses.total import LossValues, SegLoss
 from mobilesam_core.models.sam import Sam
 

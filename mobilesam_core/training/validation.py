@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.evaluation.scoring import EvalOptions, Observation, evaluate
@@ -105,9 +106,13 @@ class _Watcher:
     def see(self, seen: Observation) -> None:
         self.check_stop()
         size = self.run.config.loss.loss_size or self.run.result.image_size // 4
-        framed = resize_masks(seen.targets.cpu().numpy(), seen.frame.scaled)
-        targets = torch.from_numpy(mask_coverage(framed, seen.frame.size, size)).to(seen.low_res_logits.device)
-        values = self.run.step.loss(seen.low_res_logits, seen.iou_predictions, targets)
+        framed = resize_masks(seen.targets, seen.frame.scaled)
+        logits: Tensor = seen.low_res_logits
+        targets, predicted = (
+            torch.from_numpy(each).to(logits.device)
+            for each in (mask_coverage(framed, seen.frame.size, size), seen.iou_predictions)
+        )
+        values = self.run.step.loss(logits, predicted, targets)
         self.losses.append((values.total.item(), len(seen.targets)))
         self._draw(seen)
 
@@ -122,7 +127,7 @@ class _Watcher:
         if seen.kind == "box":
             drawings.append((panels.truth, seen.targets))
         for canvas, masks in drawings:
-            for number, mask in zip(seen.object_indices, masks.cpu().numpy(), strict=True):
+            for number, mask in zip(seen.object_indices, masks, strict=True):
                 fill_mask(canvas, mask, distinct_color(number))
                 outline_mask(canvas, mask, distinct_color(number), line_width(canvas))
 

@@ -15,7 +15,7 @@ from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.errors import UsageError
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.rle import decode_rle
-from mobilesam_core.prediction.encoded import encode_image
+from mobilesam_core.runtime.torch_runtime import TorchRuntime
 
 SETTINGS = {"points_per_side": 12, "pred_iou_thresh": 0.6, "stability_score_thresh": 0.6}
 
@@ -57,7 +57,7 @@ def test_what_is_decoded_together_changes_nothing(nano: Sam, scene: Sample) -> N
 def test_a_known_encoding_is_used(nano: Sam, scene: Sample) -> None:
     generator = SamAutomaticMaskGenerator(nano, **SETTINGS)
     with torch.no_grad():
-        encoded = encode_image(nano, scene.image)
+        encoded = TorchRuntime(nano).encode(scene.image)
     expected = generator.find(scene.image)
     found = generator.find(np.zeros_like(scene.image), encoded)
     assert [each.rle for each in found] == [each.rle for each in expected]
@@ -76,7 +76,7 @@ def test_coarse_to_fine_finds_most_of_what_the_grid_finds(nano: Sam, scene: Samp
 
 @torch.no_grad()
 def test_coarse_to_fine_asks_again_where_the_image_differs(nano: Sam, scene: Sample) -> None:
-    encoded = encode_image(nano, scene.image)
+    encoded = TorchRuntime(nano).encode(scene.image)
     # Two plain halves; the model's own embedding differs along the edges of the image too.
     halves = torch.zeros_like(encoded.embedding)
     halves[:, 0, :, :9] = 1

@@ -10,8 +10,9 @@ import torch
 
 from mobilesam_core.config.data import AugmentConfig, DataConfig, ShapesConfig
 from mobilesam_core.config.prompts import PromptConfig
+from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.loader import build_loader, default_workers
-from mobilesam_core.data.sample import Batch, Sample, SampleSource
+from mobilesam_core.data.sample import Sample, SampleSource
 from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.errors import DataError

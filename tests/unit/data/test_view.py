@@ -6,7 +6,7 @@ import pytest
 from mobilesam_core.config.data import AugmentConfig, DataConfig, ShapesConfig
 from mobilesam_core.data.view import check_trainable, choose_objects, choose_view
 from mobilesam_core.errors import DataError
-from mobilesam_core.ops.resize import Frame
+from mobilesam_core.ops.frame import Frame
 
 
 def data(min_object_area: int = 4, max_objects: int = 16, **augment: object) -> DataConfig:

@@ -17,7 +17,8 @@ from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.masks import mask_coverage
 from mobilesam_core.ops.resize import pad_to_frame
-from mobilesam_core.prompts.types import BOX_TOP_LEFT, POSITIVE, PromptTensors
+from mobilesam_core.prompts.tensors import PromptTensors
+from mobilesam_core.prompts.types import BOX_TOP_LEFT, POSITIVE
 
 Change = Callable[[np.ndarray, int], np.ndarray]
 

@@ -15,7 +15,7 @@ from mobilesam_core.evaluation.types import size_class
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.masks import DenseMasks
-from mobilesam_core.prompts.types import PromptTensors
+from mobilesam_core.prompts.tensors import PromptTensors
 
 Truthful = Callable[..., Any]
 """The stand-in of conftest.py that knows the truth."""
@@ -187,7 +187,7 @@ def test_an_onlooker_sees_what_was_scored(shapes: SampleSource, nano: Sam) -> No
     first = seen[0]
     assert first.low_res_logits.shape == (2, 4, 32, 32) and first.iou_predictions.shape == (2, 4)
     assert first.targets.shape == first.masks.shape == (2, 256, 256)
-    assert first.targets.dtype == first.masks.dtype == torch.bool
+    assert first.targets.dtype == first.masks.dtype == bool
     assert [int(t.sum()) for t in first.targets] == [s.area for s in first.scores]
     assert first.frame.size == 128
 

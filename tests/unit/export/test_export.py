@@ -20,7 +20,7 @@ from mobilesam_core.export.parts import CombinedPart, DecoderPart
 from mobilesam_core.export.workflow import ExportOptions, export_onnx, verify_onnx
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.ops.resize import Frame
+from mobilesam_core.ops.frame import Frame
 from mobilesam_core.prediction.predictor import SamPredictor
 from mobilesam_core.runtime.facts import ModelFacts, Part
 
@@ -70,6 +70,7 @@ def test_an_encoder_has_its_norms_fused_and_no_trace_of_its_sources(opened: Open
     operators = {node.op_type for node in graph.graph.node}
     assert "BatchNormalization" not in operators
     assert {"Gelu", "LayerNormalization"} <= operators
+    assert {"Conv_1", "MatMul_1"} < {node.name for node in graph.graph.node}
     assert str(Path(__file__).parents[3]).encode() not in exported.path.read_bytes()
 
 

@@ -10,7 +10,8 @@ from mobilesam_core.models.initial import FOREGROUND_PRIOR
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.models.transformer import Attention
-from mobilesam_core.prompts.types import Prompt, prompt_tensors
+from mobilesam_core.prompts.tensors import prompt_tensors
+from mobilesam_core.prompts.types import Prompt
 
 
 @pytest.fixture(params=["vit_nano", "vit_t"])

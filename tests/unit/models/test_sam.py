@@ -15,7 +15,8 @@ from mobilesam_core.errors import ConfigError, PromptError
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam, batch_prompts, join_prompts, pixel_statistics
 from mobilesam_core.models.tiny_vit import WindowAttention
-from mobilesam_core.prompts.types import Prompt, prompt_tensors
+from mobilesam_core.prompts.tensors import prompt_tensors
+from mobilesam_core.prompts.types import Prompt
 
 
 def build(seed: int = 0, **config: Any) -> Sam:

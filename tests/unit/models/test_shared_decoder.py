@@ -6,7 +6,8 @@ import torch
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.shared_decoder import SharedImageDecoder, _attention_weights
-from mobilesam_core.prompts.types import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE, PromptTensors
+from mobilesam_core.prompts.tensors import PromptTensors
+from mobilesam_core.prompts.types import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 
 
 def _prompts(kind: str, n: int, size: int) -> PromptTensors:

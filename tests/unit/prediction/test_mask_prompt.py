@@ -7,7 +7,7 @@ import pytest
 
 from mobilesam_core.errors import PromptError
 from mobilesam_core.ops.drawing import write_png
-from mobilesam_core.ops.resize import Frame
+from mobilesam_core.ops.frame import Frame
 from mobilesam_core.prediction.mask_prompt import mask_logits, read_mask_prompt
 
 FRAME = Frame.of(48, 96, 64)  # the image takes the upper half of the frame

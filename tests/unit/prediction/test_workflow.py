@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from mobilesam_core.checkpoints.loading import OpenedCheckpoint
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.errors import DataError, OutputError, PromptError, UsageError
 from mobilesam_core.models.registry import build_sam
@@ -19,6 +18,7 @@ from mobilesam_core.prediction.predictor import SamPredictor
 from mobilesam_core.prediction.requests import ImageRequest, ObjectRequest
 from mobilesam_core.prediction.segment import segment
 from mobilesam_core.prediction.workflow import PredictOptions, predict
+from mobilesam_core.runtime.torch_runtime import TorchRuntime
 
 POINT = ObjectRequest(((30.0, 20.0),), (1,))
 POINTS = ObjectRequest(((30.0, 20.0), (5.0, 40.0)), (1, 0))
@@ -26,10 +26,10 @@ BOX = ObjectRequest(box=(10.0, 5.0, 60.0, 45.0))
 
 
 @pytest.fixture(scope="module")
-def checkpoint() -> OpenedCheckpoint:
+def runtime() -> TorchRuntime:
     torch.manual_seed(0)
     model = build_sam(ModelConfig(name="vit_nano", checkpoint=None, image_size=64)).eval()
-    return OpenedCheckpoint(model, Path("nano.safetensors"), "0" * 64, {})
+    return TorchRuntime(model, Path("nano.safetensors"), "0" * 64)
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def photo(tmp_path: Path, image: np.ndarray) -> Path:
 @pytest.mark.parametrize("wanted", [POINT, POINTS, BOX])
 @pytest.mark.parametrize("multimask", [True, False])
 def test_masks_are_those_of_sam_predictor(
-    checkpoint: OpenedCheckpoint, image: np.ndarray, wanted: ObjectRequest, multimask: bool
+    runtime: TorchRuntime, image: np.ndarray, wanted: ObjectRequest, multimask: bool
 ) -> None:
-    predictor = SamPredictor(checkpoint.model)
+    predictor = SamPredictor(runtime.torch_model)
     predictor.set_image(image)
     masks, scores, _ = predictor.predict(
         np.array(wanted.points) if wanted.points else None,
@@ -58,9 +58,9 @@ def test_masks_are_those_of_sam_predictor(
     )
     output = "multimask" if multimask else "single"
     found = (
-        list(segment(checkpoint.model, image, [POINTS, wanted, POINT], output))[-6:-3]
+        list(segment(runtime, image, [POINTS, wanted, POINT], output))[-6:-3]
         if multimask
-        else [list(segment(checkpoint.model, image, [POINTS, wanted, POINT], output))[1]]
+        else [list(segment(runtime, image, [POINTS, wanted, POINT], output))[1]]
     )
     assert [f.object for f in found] == [1] * len(masks)
     assert [f.candidate for f in found] == ([0, 1, 2] if multimask else [None])
@@ -70,40 +70,38 @@ def test_masks_are_those_of_sam_predictor(
     assert [f.best for f in found] == [score == scores.max() for score in scores]
 
 
-def test_the_best_answer_to_a_point_is_the_best_scored_of_three(
-    checkpoint: OpenedCheckpoint, image: np.ndarray
-) -> None:
-    best = next(found for found in segment(checkpoint.model, image, [POINT], "multimask") if found.best)
-    (answer,) = segment(checkpoint.model, image, [POINT])
+def test_the_best_answer_to_a_point_is_the_best_scored_of_three(runtime: TorchRuntime, image: np.ndarray) -> None:
+    best = next(found for found in segment(runtime, image, [POINT], "multimask") if found.best)
+    (answer,) = segment(runtime, image, [POINT])
     assert answer.predicted_iou == best.predicted_iou and np.array_equal(answer.mask, best.mask)
-    (of_box,) = segment(checkpoint.model, image, [BOX])
-    (single,) = segment(checkpoint.model, image, [BOX], "single")
+    (of_box,) = segment(runtime, image, [BOX])
+    (single,) = segment(runtime, image, [BOX], "single")
     assert of_box.predicted_iou == single.predicted_iou
 
 
 def test_objects_in_chunks_are_the_same(
-    checkpoint: OpenedCheckpoint, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    runtime: TorchRuntime, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     objects = [POINT, BOX, POINTS, BOX, POINT]
-    together = list(segment(checkpoint.model, image, objects))
-    monkeypatch.setattr(segment_module, "objects_at_once", lambda image: 2)
-    chunked = list(segment(checkpoint.model, image, objects))
+    together = list(segment(runtime, image, objects))
+    monkeypatch.setattr(segment_module, "objects_at_once", lambda runtime, frame: 2)
+    chunked = list(segment(runtime, image, objects))
     assert [f.object for f in chunked] == [0, 1, 2, 3, 4]
     for a, b in zip(together, chunked, strict=True):
         assert a.predicted_iou == pytest.approx(b.predicted_iou, abs=1e-5)
 
 
-def test_a_mask_changes_the_answer(checkpoint: OpenedCheckpoint, image: np.ndarray, tmp_path: Path) -> None:
+def test_a_mask_changes_the_answer(runtime: TorchRuntime, image: np.ndarray, tmp_path: Path) -> None:
     write_png(tmp_path / "mask.png", np.arange(80) < np.full((48, 1), 40))
     masked = ObjectRequest(POINTS.points, POINTS.labels, mask=tmp_path / "mask.png")
     alone = ObjectRequest(mask=tmp_path / "mask.png")
-    plain, with_mask, only_mask = segment(checkpoint.model, image, [POINTS, masked, alone])
+    plain, with_mask, only_mask = segment(runtime, image, [POINTS, masked, alone])
     assert len({plain.predicted_iou, with_mask.predicted_iou, only_mask.predicted_iou}) == 3
 
 
-def test_what_is_written(checkpoint: OpenedCheckpoint, photo: Path, tmp_path: Path) -> None:
+def test_what_is_written(runtime: TorchRuntime, photo: Path, tmp_path: Path) -> None:
     options = PredictOptions(tmp_path / "out")
-    result = predict([ImageRequest(photo, (POINT, BOX))], checkpoint, options)
+    result = predict([ImageRequest(photo, (POINT, BOX))], runtime, options)
     (written,) = result.images
     records = json.loads((tmp_path / "out" / "photo.json").read_text("utf-8"))
     assert records == list(written.records) and len(records) == 2
@@ -120,7 +118,7 @@ def test_what_is_written(checkpoint: OpenedCheckpoint, photo: Path, tmp_path: Pa
     assert result.failures == () and result.failures_file is None
 
 
-def test_prompts_are_in_the_upright_image(checkpoint: OpenedCheckpoint, image: np.ndarray, tmp_path: Path) -> None:
+def test_prompts_are_in_the_upright_image(runtime: TorchRuntime, image: np.ndarray, tmp_path: Path) -> None:
     """A photo taken sideways gives the mask of the same photo turned upright beforehand."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -128,56 +126,54 @@ def test_prompts_are_in_the_upright_image(checkpoint: OpenedCheckpoint, image: n
     write_png(tmp_path / "upright.png", np.rot90(image, -1).copy())
     tall = ObjectRequest(((20.0, 70.0),), (1,))
     requests = [ImageRequest(tmp_path / name, (tall,)) for name in ("sideways.png", "upright.png")]
-    sideways, upright = predict(requests, checkpoint, PredictOptions(tmp_path / "out")).images
+    sideways, upright = predict(requests, runtime, PredictOptions(tmp_path / "out")).images
     assert sideways.records[0]["segmentation"]["size"] == [80, 48]
     assert sideways.records[0]["segmentation"] == upright.records[0]["segmentation"]
 
 
-def test_images_of_one_stem_do_not_clobber_each_other(
-    checkpoint: OpenedCheckpoint, image: np.ndarray, tmp_path: Path
-) -> None:
+def test_images_of_one_stem_do_not_clobber_each_other(runtime: TorchRuntime, image: np.ndarray, tmp_path: Path) -> None:
     for folder in ("left", "right"):
         write_png(tmp_path / folder / "a.png", image)
     requests = [ImageRequest(tmp_path / folder / "a.png", (POINT,)) for folder in ("left", "right")]
-    result = predict(requests, checkpoint, PredictOptions(tmp_path / "out"))
+    result = predict(requests, runtime, PredictOptions(tmp_path / "out"))
     assert [written.json.name for written in result.images] == ["left-a.json", "right-a.json"]
 
 
 def test_nothing_is_overwritten_unasked_and_nothing_stale_stays(
-    checkpoint: OpenedCheckpoint, photo: Path, tmp_path: Path
+    runtime: TorchRuntime, photo: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    predict([ImageRequest(photo, (POINT, BOX))], checkpoint, PredictOptions(out, "multimask"))
+    predict([ImageRequest(photo, (POINT, BOX))], runtime, PredictOptions(out, "multimask"))
     (out / "photo" / "notes.png").write_bytes(b"mine")
     with pytest.raises(UsageError, match="already holds results of photo"):
-        predict([ImageRequest(photo, (POINT,))], checkpoint, PredictOptions(out))
+        predict([ImageRequest(photo, (POINT,))], runtime, PredictOptions(out))
     assert len(list((out / "photo").iterdir())) == 7
-    predict([ImageRequest(photo, (POINT,))], checkpoint, PredictOptions(out, overlay=False, overwrite=True))
+    predict([ImageRequest(photo, (POINT,))], runtime, PredictOptions(out, overlay=False, overwrite=True))
     assert sorted(path.name for path in (out / "photo").iterdir()) == ["0.png", "notes.png"]
     assert not (out / "photo_overlay.png").exists()
 
 
 def test_a_bad_image_is_raised_alone_and_listed_among_others(
-    checkpoint: OpenedCheckpoint, photo: Path, tmp_path: Path
+    runtime: TorchRuntime, photo: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     far = ObjectRequest(((81.0, 1.0),), (1,))
     with pytest.raises(DataError, match=r"none\.png"):
-        predict([ImageRequest(tmp_path / "none.png", (POINT,))], checkpoint, PredictOptions(out))
+        predict([ImageRequest(tmp_path / "none.png", (POINT,))], runtime, PredictOptions(out))
     with pytest.raises(PromptError, match="81,1"):
-        predict([ImageRequest(photo, (far,))], checkpoint, PredictOptions(out))
+        predict([ImageRequest(photo, (far,))], runtime, PredictOptions(out))
     assert not out.exists()
     requests = [ImageRequest(tmp_path / "none.png", (POINT,)), ImageRequest(photo, (POINT,))]
-    result = predict(requests, checkpoint, PredictOptions(out))
+    result = predict(requests, runtime, PredictOptions(out))
     assert [written.image for written in result.images] == [photo]
     assert result.failures_file == out / "failures.json"
     assert json.loads((out / "failures.json").read_text("utf-8"))[0]["source"] == str(tmp_path / "none.png")
     requests[0] = ImageRequest(photo, (POINT,))
-    predict(requests[:1], checkpoint, PredictOptions(out, overwrite=True))
+    predict(requests[:1], runtime, PredictOptions(out, overwrite=True))
     assert not (out / "failures.json").exists()
 
 
-def test_a_folder_that_cannot_be_written(checkpoint: OpenedCheckpoint, photo: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written(runtime: TorchRuntime, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
-        predict([ImageRequest(photo, (POINT,))], checkpoint, PredictOptions(tmp_path / "file" / "out"))
+        predict([ImageRequest(photo, (POINT,))], runtime, PredictOptions(tmp_path / "file" / "out"))

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from mobilesam_core.amg.upscale import MaskUpscaler, _count_all
-from mobilesam_core.ops.resize import Frame, restore_masks
+from mobilesam_core.ops.frame import Frame
+from mobilesam_core.ops.resize import restore_masks
+from mobilesam_core.ops.upscale import MaskUpscaler, Measured, interpolation
+from mobilesam_core.runtime.torch_runtime import count_all
 
 SHAPES = [(150, 200), (97, 31), (1, 64), (64, 64), (700, 20), (40, 513)]
 
@@ -30,22 +35,27 @@ def _expected(full: torch.Tensor, threshold: float, offset: float) -> tuple[int,
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("threshold", [0.0, 1.5, 30.0])
-def test_it_measures_what_restoring_the_whole_mask_would_show(shape: tuple[int, int], threshold: float) -> None:
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_it_measures_what_restoring_the_whole_mask_would_show(
+    shape: tuple[int, int], threshold: float, convert: Callable[[np.ndarray], Any]
+) -> None:
     frame = Frame.of(*shape, 128)
-    upscaler = MaskUpscaler(frame, 32, torch.device("cpu"))
+    upscaler = MaskUpscaler(frame, 32, convert)
     logits = _logits(12)
+    given = convert(logits.numpy())
     full = restore_masks(logits[:, None], frame)[:, 0]
-    measured = upscaler.measure(logits, threshold, 1.0)
-    together = _count_all(upscaler.rows @ logits @ upscaler.columns.mT, threshold, 1.0)
+    measured = upscaler.measure(given, threshold, 1.0)
+    rows, columns = map(torch.from_numpy, interpolation(frame, 32))
+    together = Measured.of(count_all(rows @ logits @ columns.mT, threshold, 1.0).numpy())
     for i, values in enumerate(full):
         area, box, stability = _expected(values, threshold, 1.0)
-        assert int(measured.areas[i]) == area == int(together[i, 1])
-        assert measured.boxes[i].tolist() == box == together[i, 3:].tolist()
+        assert int(measured.areas[i]) == area == int(together.areas[i])
+        assert measured.boxes[i].tolist() == box == together.boxes[i].tolist()
         assert float(measured.stability[i]) == pytest.approx(stability, nan_ok=True)
-        assert np.array_equal(upscaler.mask(logits[i], threshold), (values > threshold).numpy())
+        assert np.array_equal(upscaler.mask(given[i], threshold), (values > threshold).numpy())
 
 
 def test_nothing_is_measured_of_no_masks() -> None:
-    upscaler = MaskUpscaler(Frame.of(20, 30, 128), 32, torch.device("cpu"))
-    measured = upscaler.measure(torch.empty(0, 32, 32), 0.0, 1.0)
+    upscaler = MaskUpscaler(Frame.of(20, 30, 128), 32)
+    measured = upscaler.measure(np.empty((0, 32, 32), np.float32), 0.0, 1.0)
     assert measured.areas.shape == (0,) and measured.boxes.shape == (0, 4) and measured.stability.shape == (0,)

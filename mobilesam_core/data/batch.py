@@ -1,0 +1,39 @@
+"""What passes from data sets to training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mobilesam_core.prompts.tensors import PromptTensors
+
+
+class Batch(NamedTuple):
+    """B framed images and the N objects chosen in them, ready for the model.
+
+    images: ``(B, C, S, S)`` uint8, zero where padded; ``sizes`` ``(B, 2)`` int64 is what is image, ``(h, w)``.
+    image_index: ``(N,)`` int64, the image each object is in, ascending.
+    prompts: N prompts in the frame.
+    targets: ``(N, L, L)`` float32 in [0, 1], the share of each cell of the loss grid that the object covers.
+    sources: B texts naming the images.
+    """
+
+    images: Tensor
+    sizes: Tensor
+    image_index: Tensor
+    prompts: PromptTensors
+    targets: Tensor
+    sources: Sequence[str]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        return self._replace(
+            images=self.images.to(device, non_blocking=True),
+            sizes=self.sizes.to(device, non_blocking=True),
+            image_index=self.image_index.to(device, non_blocking=True),
+            prompts=self.prompts.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+        )

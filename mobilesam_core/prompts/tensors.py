@@ -1,0 +1,39 @@
+"""Prompts as the model reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mobilesam_core.prompts.types import Prompt, prompt_arrays
+
+
+class PromptTensors(NamedTuple):
+    """N prompts as the prompt encoder reads them.
+
+    points: ``(N, T, 2)`` float32, ``(x, y)`` in pixels of the model's input frame.
+    labels: ``(N, T)`` int64 of the constants above; a short prompt ends in :data:`ABSENT`.
+    masks: ``(N, 1, h, w)`` float32 low-resolution logits, or None when no prompt has one.
+    has_mask: ``(N,)`` bool: which rows of ``masks`` are real; None exactly when ``masks`` is.
+    """
+
+    points: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+    has_mask: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.points.shape[0]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> PromptTensors:
+        return PromptTensors(
+            *(None if t is None else t.to(device, non_blocking=non_blocking) for t in self)  # type: ignore[arg-type]
+        )
+
+
+def prompt_tensors(prompts: Sequence[Prompt]) -> PromptTensors:
+    """Collate prompts (all in the model's input frame) into tensors."""
+    return PromptTensors(*(None if each is None else torch.from_numpy(each) for each in prompt_arrays(prompts)))  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Exported models with smaller numbers, and what that costs."""

@@ -1,0 +1,346 @@
+"""``mobilesam quantize``: smaller numbers, measured against the model they were made from."""
+
+from __future__ import annotations
+
+import fnmatch
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+
+from mobilesam_core.data.sample import SampleSource
+from mobilesam_core.errors import CheckpointError, DataError, UsageError
+from mobilesam_core.export.half import to_half
+from mobilesam_core.export.metadata import describe
+from mobilesam_core.files import atomic_path, make_folder
+from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.prompts.types import PAD, POSITIVE
+from mobilesam_core.quantization.graphs import (
+    Calibrated,
+    Method,
+    calibrate,
+    dynamic,
+    is_quantised,
+    prepared,
+    quantisable,
+    static,
+)
+from mobilesam_core.quantization.images import ImageSource, SampleImages, chosen
+from mobilesam_core.quantization.report import (
+    BeforeAfter,
+    QuantizationReport,
+    Sensitivity,
+    alternating_latency,
+    cosine,
+    mean_cosine,
+    miou_of,
+)
+from mobilesam_core.runtime.facts import ModelFacts
+from mobilesam_core.runtime.onnx_runtime import OnnxRuntime, answers_any_prompt
+from mobilesam_core.runtime.onnx_session import OnnxModel
+from mobilesam_core.runtime.preprocess import encoder_input
+
+Mode = Literal["dynamic", "static", "fp16"]
+
+_SENSITIVITY_IMAGES, _COMPARED_IMAGES = 2, 4
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How to quantise.
+
+    method, calibration_images, exclude: of ``static``: how ranges are chosen from activations, on how many images they
+    are measured, and patterns of names of nodes that stay in float32. evaluation_images: that mIoU is measured on.
+    max_drop: points of mIoU that may be lost. sensitivity: measure what each node matters, which is measured in any
+    case when ``max_drop`` is exceeded.
+    """
+
+    mode: Mode = "static"
+    method: Method = "minmax"
+    calibration_images: int = 32
+    evaluation_images: int = 16
+    exclude: tuple[str, ...] = ()
+    max_drop: float = 1.0
+    sensitivity: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to quantise, and the other half that it is tried with."""
+
+    path: Path
+    original: OnnxModel
+    other: OnnxModel
+
+    @property
+    def is_encoder(self) -> bool:
+        return self.original.facts.part == "encoder"
+
+    def runtime(self, changed: OnnxModel | None = None) -> OnnxRuntime:
+        """Both halves; ``changed`` in place of the one that is quantised."""
+        half = changed or self.original
+        return OnnxRuntime(half, self.other) if self.is_encoder else OnnxRuntime(self.other, half)
+
+
+def open_model(path: Path, other: Path | None, mode: Mode) -> Model:
+    """Open what is to be quantised, and its other half: ``other``, else one beside it of the same checkpoint.
+
+    Raises:
+        CheckpointError: a file cannot be loaded, or is quantised already.
+        UsageError: it is no encoder and no decoder, the mode is not for it, or there is no other half.
+    """
+    given = OnnxModel(path)
+    facts = given.facts
+    if facts.precision != "fp32" or is_quantised(onnx.load(path)):
+        raise CheckpointError(f"{path} is quantised already ({facts.precision}).", "Quantise the float32 export.")
+    if facts.part == "combined":
+        raise UsageError(f"{path} is encoder and decoder in one.", "Export the two, and quantise the encoder.")
+    if facts.part == "decoder" and mode == "static":
+        raise UsageError(
+            f"{path} is a decoder, whose activations differ from prompt to prompt.", "Use --mode dynamic or fp16."
+        )
+    half = OnnxModel(other) if other is not None else _beside(path, facts)
+    model = Model(path, given, half)
+    model.runtime()  # do they fit together?
+    return model
+
+
+def quantize(
+    model: Model,
+    out: Path,
+    options: QuantizeOptions,
+    labelled: SampleSource,
+    calibration: ImageSource | None = None,
+    reporter: Reporter | None = None,
+) -> QuantizationReport:
+    """Quantise ``model`` and measure the result on ``labelled``.
+
+    ``out`` gets its name only if no more than ``max_drop`` points of mIoU are lost, and is ``*.rejected.onnx`` else.
+    Of ``static``, the nodes that matter most are left in float32, twice as many each time, until that is so.
+
+    Args:
+        calibration: images for ``static``; None takes those of ``labelled``.
+
+    Raises:
+        UsageError: ``out`` is there already, or a pattern of ``exclude`` fits no node.
+        DataError: there are no images, or none that says anything.
+        OutputError: a file cannot be written.
+    """
+    reporter = reporter or NullReporter()
+    _check_out(out, model, options.overwrite)
+    graph = onnx.load(model.path)
+    if options.mode == "static":
+        images = SampleImages(labelled) if calibration is None else calibration
+        return _keep(_static(model, prepared(graph), options, labelled, images, reporter), out)
+    quantised = dynamic(prepared(graph)) if options.mode == "dynamic" else to_half(graph)
+    return _keep(_Attempts(model, options, labelled, reporter).measure(quantised, ()), out)
+
+
+def _check_out(out: Path, model: Model, overwrite: bool) -> None:
+    if out.suffix != ".onnx":
+        raise UsageError(f"{out} does not end in .onnx.", "Choose another name with --out.")
+    if out.resolve() in (model.path.resolve(), model.other.path.resolve()):
+        raise UsageError(f"{out} is one of the two models that are read.", "Choose another name with --out.")
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} is there already.", "Choose another name with --out, or use --overwrite.")
+    make_folder(out.parent)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A quantised graph, with its metadata, and its report, whose path is not known yet."""
+
+    graph: onnx.ModelProto
+    report: QuantizationReport
+
+
+class _Attempts:
+    """Measures graphs against the model they were made from."""
+
+    def __init__(self, model: Model, options: QuantizeOptions, labelled: SampleSource, reporter: Reporter) -> None:
+        self._model, self._options, self._labelled, self._reporter = model, options, labelled, reporter
+        self._before, self._objects = miou_of(model.runtime(), labelled, options.evaluation_images, reporter)
+
+    def measure(
+        self, graph: onnx.ModelProto, excluded: Sequence[str], sensitivity: Sequence[Sensitivity] = ()
+    ) -> _Attempt:
+        options, model = self._options, self._model
+        facts = replace(model.original.facts, precision="fp16" if options.mode == "fp16" else "int8")
+        describe(graph, facts)
+        with _session(graph) as changed:
+            after, _ = miou_of(model.runtime(changed), self._labelled, options.evaluation_images, NullReporter())
+            feeds = list(_feeds(model, self._labelled, _COMPARED_IMAGES))
+            output = "image_embeddings" if model.is_encoder else "low_res_masks"
+            before_ms, after_ms = alternating_latency([model.original, changed], feeds[0])
+            alike = mean_cosine(model.original, changed, feeds, output)
+        report = QuantizationReport(
+            path=model.path,
+            mode=_mode_name(options),
+            size=BeforeAfter(model.path.stat().st_size, len(graph.SerializeToString())),
+            latency=BeforeAfter(before_ms, after_ms),
+            cosine=alike,
+            miou={kind: BeforeAfter(self._before[kind], after[kind]) for kind in after},
+            objects=self._objects,
+            excluded=tuple(excluded),
+            sensitivity=tuple(sensitivity),
+            max_drop=options.max_drop,
+        )
+        return _Attempt(graph, report)
+
+
+def _static(
+    model: Model,
+    graph: onnx.ModelProto,
+    options: QuantizeOptions,
+    labelled: SampleSource,
+    images: ImageSource,
+    reporter: Reporter,
+) -> _Attempt:
+    """Of the attempts that were made the one that lost least."""
+    nodes = quantisable(graph)
+    spared = _fitting(nodes, options.exclude)
+    attempts = _Attempts(model, options, labelled, reporter)
+    calibrated = _calibrate(model, graph, options, images, reporter)
+    sensitivity = _sensitivity(model, calibrated, images, reporter) if options.sensitivity else []
+    best = attempts.measure(static(calibrated, spared), spared, sensitivity)
+    more = 1
+    while not best.report.passed and more <= len(nodes) // 2:
+        sensitivity = sensitivity or _sensitivity(model, calibrated, images, reporter)
+        excluded = [*spared, *[each.node for each in sensitivity if each.node not in spared][:more]]
+        reporter.info(
+            f"{best.report.drop:.2f} points of mIoU are lost, more than {options.max_drop:g}: trying with "
+            f"{len(excluded)} of {len(nodes)} nodes in float32."
+        )
+        attempt = attempts.measure(static(calibrated, excluded), excluded, sensitivity)
+        best = min(best, attempt, key=lambda each: each.report.drop)
+        more *= 2
+    return best
+
+
+def _calibrate(
+    model: Model, graph: onnx.ModelProto, options: QuantizeOptions, images: ImageSource, reporter: Reporter
+) -> Calibrated:
+    count = min(options.calibration_images, len(images))
+    plain = True
+    with reporter.task("Calibrating", count, "images") as task:
+
+        def feeds() -> Iterator[dict[str, np.ndarray]]:
+            nonlocal plain
+            for image in chosen(images, count):
+                plain &= bool((image == image[:1, :1]).all())
+                yield {"input_image": encoder_input(model.original.facts, image)}
+                task.advance()
+
+        calibrated = calibrate(graph, feeds(), options.method) if count else None
+    if calibrated is None or plain:
+        what = "The images are of one colour each: they say nothing" if count else "There is no image"
+        raise DataError(f"{what} to calibrate on.", "Name images like those the model will see.")
+    return calibrated
+
+
+def _sensitivity(model: Model, calibrated: Calibrated, images: ImageSource, reporter: Reporter) -> list[Sensitivity]:
+    """Of every node that can be quantised, the worst first."""
+    nodes = quantisable(calibrated.graph)
+    operators = {node.name: node.op_type for node in calibrated.graph.graph.node}
+    facts = model.original.facts
+    feeds = [{"input_image": encoder_input(facts, image)} for image in chosen(images, _SENSITIVITY_IMAGES)]
+    wanted = [model.original.run(feed)["image_embeddings"] for feed in feeds]
+    found = []
+    with reporter.task("Measuring what each node matters", len(nodes), "nodes") as task:
+        for name in nodes:
+            graph = static(calibrated, [other for other in nodes if other != name])
+            describe(graph, model.original.facts)
+            with _session(graph) as changed:
+                alike = [cosine(changed.run(f)["image_embeddings"], w) for f, w in zip(feeds, wanted, strict=True)]
+            found.append(Sensitivity(name, operators[name], 1 - float(np.mean(alike))))
+            task.advance()
+    return sorted(found, key=lambda each: -each.loss)
+
+
+def _keep(attempt: _Attempt, out: Path) -> QuantizationReport:
+    """Write a graph under the name it deserves, and leave nothing of an earlier run under the other."""
+    rejected = out.with_suffix(".rejected.onnx")
+    path, other = (out, rejected) if attempt.report.passed else (rejected, out)
+    with atomic_path(path) as temporary:
+        onnx.save(attempt.graph, temporary)
+    other.unlink(missing_ok=True)
+    return replace(attempt.report, path=path)
+
+
+def _fitting(nodes: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The nodes that fit any of the patterns."""
+    for pattern in patterns:
+        if not fnmatch.filter(nodes, pattern):
+            raise UsageError(f"No node is called '{pattern}'.", f"There are {nodes[0]}, {nodes[-1]} and others.")
+    found = [node for node in nodes if any(fnmatch.fnmatchcase(node, pattern) for pattern in patterns)]
+    if len(found) == len(nodes):
+        raise UsageError("Every node is excluded: nothing is left to quantise.", "Exclude fewer.")
+    return found
+
+
+def _mode_name(options: QuantizeOptions) -> str:
+    return f"static int8, {options.method}" if options.mode == "static" else options.mode
+
+
+def _beside(path: Path, facts: ModelFacts) -> OnnxModel:
+    """The other half of the same checkpoint in the same folder, in float32; of decoders the batched one if there is."""
+    wanted = "decoder" if facts.part == "encoder" else "encoder"
+    found = []
+    for other in sorted(path.parent.glob("*.onnx")):
+        if other == path or ".rejected" in other.name:
+            continue
+        try:
+            model = OnnxModel(other)
+        except CheckpointError:
+            continue  # of something else; what fits is asked for below
+        theirs = model.facts
+        same = (theirs.model, theirs.image_size, theirs.checkpoint_sha256) == (
+            facts.model,
+            facts.image_size,
+            facts.checkpoint_sha256,
+        )
+        if same and (theirs.part, theirs.precision) == (wanted, "fp32"):
+            found.append(model)
+    usable = [each for each in found if wanted == "encoder" or answers_any_prompt(each)]
+    if not usable:
+        raise UsageError(
+            f"{path.parent} holds no {wanted} of the same checkpoint; {path.name} is tried together with it.",
+            f"Export one, or name it with --onnx-{wanted}.",
+        )
+    return min(usable, key=lambda each: each.facts.style != "batched")
+
+
+@contextmanager
+def _session(graph: onnx.ModelProto) -> Iterator[OnnxModel]:
+    """An :class:`OnnxModel` of a graph in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(graph, path)
+        yield OnnxModel(path)
+
+
+def _feeds(model: Model, labelled: SampleSource, limit: int) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs of the model: images, or of a decoder the embeddings of images and a point in the middle."""
+    encoder = model.original if model.is_encoder else model.other
+    for image in chosen(SampleImages(labelled), limit):
+        feed = {"input_image": encoder_input(encoder.facts, image)}
+        if model.is_encoder:
+            yield feed
+            continue
+        side = encoder.facts.image_size
+        embedding = encoder.run(feed)["image_embeddings"]
+        inputs = {
+            "image_embeddings": embedding,
+            "point_coords": np.array([[[side / 2, side / 2], [0, 0]]], np.float32),
+            "point_labels": np.array([[POSITIVE, PAD]], np.float32),
+            "mask_input": np.zeros((1, 1, side // 4, side // 4), np.float32),
+            "has_mask_input": np.zeros(1, np.float32),
+            "orig_im_size": np.array([side, side], np.float32),
+        }
+        yield {name: inputs[name] for name in model.original.input_names}
