@@ -31,6 +31,7 @@ from mobilesam_core.ops.drawing import (
 from mobilesam_core.prediction.requests import ObjectRequest
 from mobilesam_core.prediction.segment import segment
 from mobilesam_core.prompts.sampling import center_point
+from mobilesam_core.runtime.torch_runtime import TorchRuntime
 
 HEIGHT, GAP = 256, 8
 
@@ -51,9 +52,9 @@ def row(sample: Sample, checkpoints: list[str], image_size: int | None) -> np.nd
     draw_points(asked, np.array(centers), np.ones(len(centers)), radius=1 + line_width(asked))
     panels = [asked]
     for checkpoint in checkpoints:
-        model = open_checkpoint(checkpoint, image_size=image_size).model
+        runtime = TorchRuntime(open_checkpoint(checkpoint, image_size=image_size).model)
         objects = [ObjectRequest(points=((float(x), float(y)),), labels=(1,)) for x, y in centers]
-        panels.append(picture(sample.image, [found.mask for found in segment(model, sample.image, objects)]))
+        panels.append(picture(sample.image, [found.mask for found in segment(runtime, sample.image, objects)]))
     panels.append(picture(sample.image, truth))
     width = round(sample.image.shape[1] * HEIGHT / sample.image.shape[0])
     scaled = [cv2.resize(panel, (width, HEIGHT), interpolation=cv2.INTER_AREA) for panel in panels]
