@@ -30,7 +30,8 @@ def sessions(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the reference is traced
         torch.onnx.export(
-            SamOnnxModel(oracle, return_single_mask=request.param),
+            # In evaluation mode, since the exporter leaves what it exports in the mode it came in.
+            SamOnnxModel(oracle, return_single_mask=request.param).eval(),
             tuple(_example(2, (800, 600), seed=0).values()),
             str(folder / "oracle.onnx"),
             dynamo=False,
