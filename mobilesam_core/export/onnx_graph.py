@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import onnx
 import torch
@@ -99,7 +102,7 @@ def _export(part: nn.Module, inputs: list[_Input], outputs: list[str], opset: in
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _plain_attention(part):
             warnings.simplefilter("ignore")  # of torch and onnxscript about themselves
             program = torch.onnx.export(
                 part,
@@ -128,6 +131,19 @@ def _export(part: nn.Module, inputs: list[_Input], outputs: list[str], opset: in
         counts[node.op_type] += 1
         node.name = f"{node.op_type}_{counts[node.op_type]}"
     return graph
+
+
+@contextmanager
+def _plain_attention(part: nn.Module) -> Iterator[None]:
+    """timm's attention as products and a softmax: of its fused kernel torch's exporter mistakes the layout."""
+    fused: list[Any] = [module for module in part.modules() if getattr(module, "fused_attn", False)]
+    for module in fused:
+        module.fused_attn = False
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True
 
 
 def _free(name: str, largest: int) -> torch.export.Dim:
