@@ -48,7 +48,9 @@ def prepared(graph: onnx.ModelProto) -> onnx.ModelProto:
         options.optimized_model_filepath = str(path)
         options.log_severity_level = 3
         ort.InferenceSession(graph.SerializeToString(), options, disabled_optimizers=["ConstantFolding"])
-        return onnx.shape_inference.infer_shapes(onnx.load(path))
+        ready = onnx.shape_inference.infer_shapes(onnx.load(path))
+    onnx.helper.set_model_props(ready, {"onnx.quant.pre_process": "onnxruntime.quant"})  # else the quantiser warns
+    return ready
 
 
 def dynamic(graph: onnx.ModelProto) -> onnx.ModelProto:
