@@ -68,7 +68,7 @@ def verify(model: Sam, exported: OnnxModel, image: np.ndarray) -> Verification:
     else:
         comparisons = list(_compare_masks(model, exported, image, pixels, frame))
     exact = facts.precision == "fp32" and not facts.preprocessing
-    passed = all(_within(each, exact) for each in comparisons)
+    passed = bool(comparisons) and all(_within(each, exact) for each in comparisons)
     return Verification(
         tuple(comparisons),
         passed,
@@ -109,9 +109,7 @@ def _compare_masks(
     facts = exported.facts
     part = (CombinedPart if facts.part == "combined" else DecoderPart)(model, facts.single_mask)
     source = pixels if facts.part == "combined" else model.encode(pixels)
-    for case in _cases(model, 3 if facts.style == "batched" else 1):
-        if exported.size_of("point_coords", 1) not in (None, case.inputs["point_coords"].shape[1]):
-            continue
+    for case in _cases(model, 3 if facts.style == "batched" else 1, exported.size_of("point_coords", 1)):
         low_res, iou = part(source, *(torch.from_numpy(value) for value in case.inputs.values()))
         wanted = {"low_res_masks": low_res, "iou_predictions": iou}
         if facts.style == "official":
@@ -136,8 +134,11 @@ def _feed(
     return {name: given[name] for name in names}
 
 
-def _cases(model: Sam, count: int) -> Iterator[_Case]:
-    """Prompts of every kind, ``count`` of each, at places that are drawn once and for all."""
+def _cases(model: Sam, count: int, tokens: int | None = None) -> Iterator[_Case]:
+    """Prompts of every kind, ``count`` of each, at places that are drawn once and for all.
+
+    tokens: of a prompt, where their number is fixed: shorter ones are padded, longer ones left out.
+    """
     rng, side, grid = np.random.default_rng(0), model.image_size, model.prompt_encoder.mask_input_size[0]
     y, x = np.mgrid[:grid, :grid] / grid
     blob = np.clip(20 * (0.3 - np.hypot(x - 0.5, y - 0.5)), -6, 6).astype(np.float32)
@@ -149,10 +150,15 @@ def _cases(model: Sam, count: int) -> Iterator[_Case]:
         "box and points": ([POSITIVE, NEGATIVE, *box], False),
         "points and mask": ([POSITIVE, NEGATIVE, PAD], True),
     }
+    if tokens is not None:
+        kinds["points alone"] = ([POSITIVE] * tokens, False)
+        fitting = {name: kind for name, kind in kinds.items() if len(kind[0]) <= tokens}
+        kinds = {name: (labels + [PAD] * (tokens - len(labels)), mask) for name, (labels, mask) in fitting.items()}
     for name, (labels, has_mask) in kinds.items():
         points = rng.uniform(0.2, 0.8, (count, len(labels), 2)) * side
         if BOX_TOP_LEFT in labels:
-            points[:, -2:] = np.sort(points[:, -2:], axis=1)
+            corner = labels.index(BOX_TOP_LEFT)
+            points[:, corner : corner + 2] = np.sort(points[:, corner : corner + 2], axis=1)
         yield _Case(
             name,
             {

@@ -101,11 +101,14 @@ def test_a_batched_decoder_takes_any_number_of_prompts_of_any_length(
 
 
 @torch.no_grad()
-def test_a_low_res_decoder_can_have_no_free_size(opened: OpenedCheckpoint, tmp_path: Path) -> None:
-    options = ExportOptions(tmp_path, parts=["decoder"], style="low-res", freedom=Freedom(num_points=2))
-    session = _session(opened, options)
+@pytest.mark.parametrize("points", [1, 2, 6])
+def test_a_low_res_decoder_can_have_no_free_size(opened: OpenedCheckpoint, tmp_path: Path, points: int) -> None:
+    options = ExportOptions(tmp_path, parts=["decoder"], style="low-res", freedom=Freedom(num_points=points))
+    (exported,) = export_onnx(opened, options)
+    assert exported.verification.passed and exported.verification.comparisons
+    session = ort.InferenceSession(str(exported.path))
     assert all(isinstance(size, int) for each in session.get_inputs() + session.get_outputs() for size in each.shape)
-    inputs = {"image_embeddings": torch.randn(1, 128, 4, 4), **_prompts(1, 2)}
+    inputs = {"image_embeddings": torch.randn(1, 128, 4, 4), **_prompts(1, points)}
     _assert_same(session.run(None, _numpy(inputs)), DecoderPart(opened.model, False)(*inputs.values()))
 
 
