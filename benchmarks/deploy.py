@@ -28,8 +28,8 @@ from mobilesam_core.data.reading import list_images, read_image
 from mobilesam_core.export.metadata import describe
 from mobilesam_core.export.workflow import ExportOptions, drawn_image, export_onnx
 from mobilesam_core.models.sam import Sam
+from mobilesam_core.ops.metrics import cosine
 from mobilesam_core.quantization.graphs import calibrate, dynamic, prepared, static
-from mobilesam_core.quantization.report import cosine
 from mobilesam_core.runtime.onnx_session import OnnxModel
 from mobilesam_core.runtime.preprocess import encoder_input
 

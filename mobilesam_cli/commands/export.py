@@ -105,6 +105,7 @@ def onnx(
         overwrite=overwrite,
     )
     check_options(options)
+    _check_image(image)
     opened = open_checkpoint(
         checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size
     )
@@ -145,11 +146,15 @@ def verify(
     from mobilesam_core.export.workflow import verify_onnx
     from mobilesam_core.runtime.onnx_session import OnnxModel
 
-    facts = OnnxModel(model).facts
+    _check_image(image)
+    exported = OnnxModel(model)
     opened = open_checkpoint(
-        checkpoint or default_checkpoint(model_type, reporter()), model_type, reporter(), image_size or facts.image_size
+        checkpoint or default_checkpoint(model_type, reporter()),
+        model_type,
+        reporter(),
+        image_size or exported.facts.image_size,
     )
-    verification = verify_onnx(model, opened, _pixels(image, opened), force)
+    verification = verify_onnx(exported, opened, _pixels(image, opened), force)
     if json:
         print_json(_verification_json(verification))
     else:
@@ -158,11 +163,14 @@ def verify(
         raise OutputError(f"{model} differs from {opened.path} by more than is allowed.", "Export it again.")
 
 
+def _check_image(image: Path | None) -> None:
+    if image is not None and not image.is_file():
+        raise UsageError(f"There is no image {image}.", "Check --image.")
+
+
 def _pixels(image: Path | None, opened: OpenedCheckpoint) -> np.ndarray | None:
     if image is None:
         return None
-    if not image.is_file():
-        raise UsageError(f"There is no image {image}.", "Check --image.")
     from mobilesam_core.data.reading import read_image
     from mobilesam_core.runtime.protocol import file_channels
 

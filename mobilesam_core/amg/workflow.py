@@ -176,7 +176,6 @@ def _what_counts(runtime: Runtime, settings: AmgConfig, options: AmgOptions) -> 
     return {
         "format": options.format,
         "precision": runtime.precision,
-        "encoder_sha256": runtime.producer.encoder_sha256,
         "embeddings": options.embeddings is not None,  # stored in float16, they move some edges
         "model": runtime.model,
         "image_size": runtime.image_size,

@@ -15,6 +15,7 @@ from mobilesam_core.data.sample import BadFile
 from mobilesam_core.files import file_sha256
 from mobilesam_core.jobs.inputs import WHOLE, ImageFile, Shard
 from mobilesam_core.jobs.runner import Job, run_job
+from mobilesam_core.ops.frame import STRIDE
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.runtime.protocol import EncodedImage, Runtime, file_channels
 from mobilesam_core.stores.features import NECK, FeatureWriter, require_space
@@ -121,4 +122,4 @@ def _due(images: Sequence[ImageFile], hashes: dict[Path, str], writer: FeatureWr
 
 def _embedding_bytes(runtime: Runtime) -> int:
     """Of one image's embedding in float16."""
-    return 2 * runtime.embed_dim * (runtime.image_size // 16) ** 2
+    return 2 * runtime.embed_dim * (runtime.image_size // STRIDE) ** 2

@@ -12,6 +12,7 @@ from torch import Tensor
 from mobilesam_core.export.parts import CombinedPart, DecoderPart
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.frame import Frame, resize_image
+from mobilesam_core.ops.metrics import cosine
 from mobilesam_core.ops.resize import restore_masks, to_tensor
 from mobilesam_core.prompts.types import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NEGATIVE, PAD, POSITIVE
 from mobilesam_core.runtime.facts import ModelFacts
@@ -179,9 +180,8 @@ def _mean_iou(found: np.ndarray, wanted: np.ndarray, threshold: float) -> float:
 
 
 def _comparison(output: str, prompt: str, found: np.ndarray, wanted: np.ndarray, iou: float | None) -> Comparison:
-    a, b = found.astype(np.float64).ravel(), wanted.astype(np.float64).ravel()
-    if a.shape != b.shape or not np.isfinite(a).all():
+    if found.shape != wanted.shape or not np.isfinite(found).all():
         return Comparison(output, prompt, float("inf"), float("inf"), 0.0, iou)
-    max_abs = float(np.abs(a - b).max())
-    cosine = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-30))
-    return Comparison(output, prompt, max_abs, max_abs / max(float(np.abs(b).max()), 1e-30), cosine, iou)
+    max_abs = float(np.abs(found - wanted).max())
+    largest = max(float(np.abs(wanted).max()), 1e-30)
+    return Comparison(output, prompt, max_abs, max_abs / largest, cosine(found, wanted), iou)

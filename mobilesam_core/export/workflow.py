@@ -131,15 +131,14 @@ def export_onnx(
 
 
 def verify_onnx(
-    path: Path, opened: OpenedCheckpoint, image: np.ndarray | None = None, force: bool = False
+    exported: OnnxModel, opened: OpenedCheckpoint, image: np.ndarray | None = None, force: bool = False
 ) -> Verification:
-    """Compare an exported file with the checkpoint it was made from, on ``image`` (None: a drawn one).
+    """Compare an exported model with the checkpoint it was made from, on ``image`` (None: a drawn one).
 
     Raises:
-        CheckpointError: the file cannot be loaded or was made from another checkpoint (unless ``force``).
+        CheckpointError: it was made from another checkpoint (unless ``force``).
     """
-    exported = OnnxModel(path)
-    facts, model = exported.facts, opened.model
+    facts, model, path = exported.facts, opened.model, exported.path
     if facts.model != model.config.name or facts.image_size != model.image_size:
         raise CheckpointError(
             f"{path} is {facts.model} at image_size {facts.image_size}; {opened.path} is {model.config.name} at "

@@ -10,9 +10,6 @@ from typing import Literal
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-STRIDE = 16
-"""Input pixels along one side of an image token; the same for every encoder here."""
-
 
 @dataclass(frozen=True)
 class EncoderSpec:

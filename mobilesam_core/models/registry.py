@@ -8,13 +8,14 @@ from typing import Any
 
 from mobilesam_core.config.model import EncoderOverrides, ModelConfig, ModelName
 from mobilesam_core.errors import ConfigError
-from mobilesam_core.models.encoder import STRIDE, EncoderSpec
+from mobilesam_core.models.encoder import EncoderSpec
 from mobilesam_core.models.initial import initialise_from_scratch
 from mobilesam_core.models.mask_decoder import MaskDecoder
 from mobilesam_core.models.prompt_encoder import PromptEncoder
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.models.tiny_vit import TinyViTEncoder
 from mobilesam_core.models.vit import ViTEncoder
+from mobilesam_core.ops.frame import STRIDE
 
 _STAGE_FIELDS = ("embed_dims", "depths", "num_heads", "window_sizes")
 _PLAIN_FIELDS = ("mlp_ratio", "input_channels")

@@ -13,7 +13,8 @@ from timm.layers import resample_abs_pos_embed_nhwc
 from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
-from mobilesam_core.models.encoder import STRIDE, EncoderSpec, ImageEncoder, build_neck
+from mobilesam_core.models.encoder import EncoderSpec, ImageEncoder, build_neck
+from mobilesam_core.ops.frame import STRIDE
 
 TABLE_SIZE = 1024
 """Position tables are stored for this frame, as in the official files, and interpolated for any other."""

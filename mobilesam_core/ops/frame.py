@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+STRIDE = 16
+"""Pixels of the frame along one side of an image token; the same for every encoder here."""
+
 
 @dataclass(frozen=True)
 class Frame:

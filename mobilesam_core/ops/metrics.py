@@ -30,6 +30,12 @@ def mask_iou(masks: _Masks, targets: _Masks) -> _Masks:
     return (shared + empty) / (union + empty)
 
 
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Of the angle between two arrays, taken as vectors."""
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    return float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-30))
+
+
 def dice_from_iou(iou: float) -> float:
     """The Dice coefficient of two masks of known IoU: each determines the other."""
     return 2 * iou / (1 + iou)

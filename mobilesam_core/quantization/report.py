@@ -14,6 +14,7 @@ import numpy as np
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.evaluation.scoring import evaluate
 from mobilesam_core.evaluation.types import EvalOptions
+from mobilesam_core.ops.metrics import cosine
 from mobilesam_core.progress import Reporter
 from mobilesam_core.runtime.onnx_runtime import OnnxRuntime
 from mobilesam_core.runtime.onnx_session import OnnxModel
@@ -130,12 +131,6 @@ def miou_of(
 def mean_cosine(before: OnnxModel, after: OnnxModel, feeds: Iterable[dict[str, np.ndarray]], output: str) -> float:
     """Of what the two say of the same inputs."""
     return float(np.mean([cosine(before.run(feed)[output], after.run(feed)[output]) for feed in feeds]))
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of the angle between two arrays."""
-    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    return float(x @ y / max(np.linalg.norm(x) * np.linalg.norm(y), 1e-30))
 
 
 def alternating_latency(models: Sequence[OnnxModel], feed: dict[str, np.ndarray], runs: int = _TIMED) -> list[float]:

@@ -18,6 +18,7 @@ from mobilesam_core.errors import CheckpointError, DataError, UsageError
 from mobilesam_core.export.half import to_half
 from mobilesam_core.export.metadata import describe
 from mobilesam_core.files import atomic_path, make_folder
+from mobilesam_core.ops.metrics import cosine
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.prompts.types import PAD, POSITIVE
 from mobilesam_core.quantization.graphs import (
@@ -36,7 +37,6 @@ from mobilesam_core.quantization.report import (
     QuantizationReport,
     Sensitivity,
     alternating_latency,
-    cosine,
     mean_cosine,
     miou_of,
 )
@@ -291,14 +291,15 @@ def _mode_name(options: QuantizeOptions) -> str:
 def _beside(path: Path, facts: ModelFacts) -> OnnxModel:
     """The other half of the same checkpoint in the same folder, in float32; of decoders the batched one if there is."""
     wanted = "decoder" if facts.part == "encoder" else "encoder"
-    found = []
+    found, unreadable = [], []
     for other in sorted(path.parent.glob("*.onnx")):
         if other == path or ".rejected" in other.name:
             continue
         try:
             model = OnnxModel(other)
-        except CheckpointError:
-            continue  # of something else; what fits is asked for below
+        except CheckpointError:  # of another program, or broken: only if nothing else fits does it matter
+            unreadable.append(other.name)
+            continue
         theirs = model.facts
         same = (theirs.model, theirs.image_size, theirs.checkpoint_sha256) == (
             facts.model,
@@ -310,7 +311,8 @@ def _beside(path: Path, facts: ModelFacts) -> OnnxModel:
     usable = [each for each in found if wanted == "encoder" or answers_any_prompt(each)]
     if not usable:
         raise UsageError(
-            f"{path.parent} holds no {wanted} of the same checkpoint; {path.name} is tried together with it.",
+            f"{path.parent} holds no {wanted} of the same checkpoint; {path.name} is tried together with it."
+            + (f" Not readable: {', '.join(unreadable)}." if unreadable else ""),
             f"Export one, or name it with --onnx-{wanted}.",
         )
     return min(usable, key=lambda each: each.facts.style != "batched")

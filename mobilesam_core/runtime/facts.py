@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mobilesam_core.errors import CheckpointError
+from mobilesam_core.ops.frame import STRIDE
 
 Part = Literal["encoder", "decoder", "combined"]
 DecoderStyle = Literal["official", "batched", "low-res"]
@@ -49,7 +50,7 @@ class ModelFacts:
     @property
     def grid_size(self) -> int:
         """Image tokens along one side of an embedding."""
-        return self.image_size // 16
+        return self.image_size // STRIDE
 
     def to_metadata(self) -> dict[str, str]:
         """For the file's metadata."""

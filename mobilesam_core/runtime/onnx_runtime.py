@@ -64,7 +64,8 @@ class OnnxRuntime:
 
     @property
     def sha256(self) -> str:
-        return self._decoder.facts.checkpoint_sha256
+        ours, theirs = self._facts.checkpoint_sha256, self._decoder.facts.checkpoint_sha256
+        return ours if ours == theirs else f"{ours}+{theirs}"
 
     @property
     def model(self) -> str:

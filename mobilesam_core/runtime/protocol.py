@@ -67,7 +67,8 @@ class PointSearch(Protocol):
 class Runtime(Protocol):
     """A model that is ready to run.
 
-    source: the file it came from; sha256: of that file. model: the architecture's name. image_size: side of the input
+    source: the file it came from; sha256: of that file, or of the checkpoint it was
+    exported from. model: the architecture's name. image_size: side of the input
     frame in pixels. channels: of the images. embed_dim: of the embeddings. mask_threshold: logits above it are mask.
     memory: bytes that decoding may take at a time, about. precision: of its numbers, for people. producer: what its
     embeddings are stored as.

@@ -39,7 +39,7 @@ class TorchRuntime:
 
     def __init__(self, model: Sam, source: Path = Path(), sha256: str = "", precision: Precision = "32") -> None:
         self.torch_model = model
-        self.source, self.sha256 = source, sha256
+        self.source, self.sha256, self.precision = source, sha256, precision
         self._producer: Producer | None = None
         if precision != "32":
             self._producer = Producer.of(model, precision)  # by the weights in float32
@@ -70,13 +70,9 @@ class TorchRuntime:
         return _CPU_BUDGET if self._device.type == "cpu" else _ACCELERATOR_BUDGET
 
     @property
-    def precision(self) -> str:
-        return self.producer.precision
-
-    @property
     def producer(self) -> Producer:
         if self._producer is None:
-            self._producer = Producer.of(self.torch_model)
+            self._producer = Producer.of(self.torch_model, self.precision)
         return self._producer
 
     @property

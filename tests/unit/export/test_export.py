@@ -23,6 +23,7 @@ from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.frame import Frame
 from mobilesam_core.prediction.predictor import SamPredictor
 from mobilesam_core.runtime.facts import ModelFacts, Part
+from mobilesam_core.runtime.onnx_session import OnnxModel
 
 
 def _open(folder: Path, name: ModelName = "vit_nano", image_size: int = 64) -> OpenedCheckpoint:
@@ -227,9 +228,9 @@ def test_verification_notices_other_weights(
     other = build_sam(opened.model.config.model_copy(update={"checkpoint": None})).eval()
     changed = OpenedCheckpoint(_nudged(opened.model, other), opened.path, "f" * 64, {})
     with pytest.raises(CheckpointError, match="another checkpoint"):
-        verify_onnx(exported.path, changed)
-    assert not verify_onnx(exported.path, changed, force=True).passed
-    assert verify_onnx(exported.path, opened).passed
+        verify_onnx(OnnxModel(exported.path), changed)
+    assert not verify_onnx(OnnxModel(exported.path), changed, force=True).passed
+    assert verify_onnx(OnnxModel(exported.path), opened).passed
 
 
 def _nudged(model: Sam, into: Sam) -> Sam:

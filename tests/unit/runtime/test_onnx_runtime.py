@@ -136,7 +136,7 @@ def test_files_that_do_not_fit_together(files: dict[str, Path], tmp_path: Path) 
     (foreign,) = export_onnx(stranger, ExportOptions(tmp_path, parts=["decoder"], style="batched"))
     with pytest.raises(UsageError, match="different checkpoints"):
         open_onnx(files["encoder"], foreign.path)
-    assert open_onnx(files["encoder"], foreign.path, force=True).sha256 == "f" * 64
+    assert open_onnx(files["encoder"], foreign.path, force=True).sha256.endswith("+" + "f" * 64)
     (single,) = export_onnx(stranger, ExportOptions(tmp_path / "single", parts=["decoder"], single_mask=True))
     with pytest.raises(UsageError, match="one mask"):
         open_onnx(files["encoder"], single.path)
