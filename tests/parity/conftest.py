@@ -42,6 +42,9 @@ def _randomise(model: nn.Module, seed: int) -> None:
             buffer.normal_(0, 0.3, generator=generator)
         elif name.endswith("running_var"):
             buffer.uniform_(0.5, 1.5, generator=generator)
+        elif name.endswith("gaussian_matrix"):
+            # Drawn by the constructor already, but from the global generator: another model in every process.
+            buffer.normal_(generator=generator)
 
 
 @pytest.fixture(scope="session")
