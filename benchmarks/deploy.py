@@ -76,7 +76,10 @@ def measure(
     inputs = [encoder_input(files["float32"].facts, image) for image in images]
     feeds = ({"input_image": each} for each in inputs)
     ready = prepared(onnx.load(paths["float32"]))
-    for name, graph in (("dynamic int8", dynamic(ready)), ("static int8", static(calibrate(ready, feeds, "minmax")))):
+    for name, graph in (
+        ("dynamic int8", dynamic(onnx.load(paths["float32"]))),
+        ("static int8", static(calibrate(ready, feeds, "minmax"))),
+    ):
         describe(graph, files["float32"].facts)
         paths[name] = folder / f"{name.replace(' ', '_')}.onnx"
         onnx.save(graph, paths[name])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mobilesam_core.errors import UsageError
+from mobilesam_core.export.blocks import deployed
 from mobilesam_core.export.graphs import IR_VERSION, join, preprocessing_graph, restoring_graph
 from mobilesam_core.export.parts import CombinedPart, DecoderPart, EncoderPart
 from mobilesam_core.models.mask_decoder import NUM_MASKS
@@ -102,7 +103,7 @@ def _export(part: nn.Module, inputs: list[_Input], outputs: list[str], opset: in
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), _plain_attention(part):
+        with warnings.catch_warnings(), deployed(part), _plain_attention(part):
             warnings.simplefilter("ignore")  # of torch and onnxscript about themselves
             program = torch.onnx.export(
                 part,
@@ -135,7 +136,7 @@ def _export(part: nn.Module, inputs: list[_Input], outputs: list[str], opset: in
 
 @contextmanager
 def _plain_attention(part: nn.Module) -> Iterator[None]:
-    """timm's attention as products and a softmax: of its fused kernel torch's exporter mistakes the layout."""
+    """SAM's attention as products and a softmax: of timm's fused kernel torch's exporter mistakes the layout."""
     fused: list[Any] = [module for module in part.modules() if getattr(module, "fused_attn", False)]
     for module in fused:
         module.fused_attn = False

@@ -27,7 +27,8 @@ preprocessing, which rounds a few pixels differently from PIL."""
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output for one prompt. max_abs: the largest difference; relative: that as a share of the largest value.
+    """One output for one prompt. max_abs: the largest difference; relative: that as a share of the largest value (of
+    predicted IoUs, of 1 at least).
 
     cosine: of the angle between the two. mask_iou: mean IoU of the masks that follow from it (of an embedding, those
     that the decoder makes of it); None for predicted IoUs.
@@ -183,5 +184,6 @@ def _comparison(output: str, prompt: str, found: np.ndarray, wanted: np.ndarray,
     if found.shape != wanted.shape or not np.isfinite(found).all():
         return Comparison(output, prompt, float("inf"), float("inf"), 0.0, iou)
     max_abs = float(np.abs(found - wanted).max())
-    largest = max(float(np.abs(wanted).max()), 1e-30)
+    # An IoU is one of a whole: the only one of a single mask may be near zero.
+    largest = max(float(np.abs(wanted).max()), 1.0 if output == "iou_predictions" else 1e-30)
     return Comparison(output, prompt, max_abs, max_abs / largest, cosine(found, wanted), iou)

@@ -138,7 +138,7 @@ def quantize(
     if options.mode == "static":
         images = SampleImages(labelled) if calibration is None else calibration
         return _keep(_static(model, prepared(graph), options, labelled, images, reporter), out)
-    quantised = dynamic(prepared(graph)) if options.mode == "dynamic" else to_half(graph)
+    quantised = dynamic(graph) if options.mode == "dynamic" else to_half(graph)
     return _keep(_Attempts(model, options, labelled, reporter).measure(quantised, ()), out)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,15 @@ from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.errors import CheckpointError, DataError, UsageError
 from mobilesam_core.export.workflow import ExportOptions, export_onnx
 from mobilesam_core.quantization import workflow
-from mobilesam_core.quantization.graphs import Calibrated, calibrate, is_quantised, prepared, quantisable, static
+from mobilesam_core.quantization.graphs import (
+    Calibrated,
+    calibrate,
+    dynamic,
+    is_quantised,
+    prepared,
+    quantisable,
+    static,
+)
 from mobilesam_core.quantization.images import ImageFiles
 from mobilesam_core.quantization.images import chosen as chosen_images
 from mobilesam_core.quantization.report import BeforeAfter, QuantizationReport, Sensitivity
@@ -99,6 +108,39 @@ def _calibrated(model: Model, images: list[np.ndarray]) -> Calibrated:
     return calibrate(prepared(onnx.load(model.path)), feeds, "minmax")
 
 
+def test_gelu_of_bytes_is_a_steeper_sigmoid_times_its_input(model: Model, images: list[np.ndarray]) -> None:
+    calibrated = _calibrated(model, images)
+    others = [name for name in quantisable(calibrated.graph) if name != "Gelu_2"]
+    graph = static(calibrated, others)
+    assert "Gelu" in {node.op_type for node in graph.graph.node}, "those that are excluded stay"
+    (product,) = (node for node in graph.graph.node if node.name == "Gelu_2")
+    outputs = [product.input[0], "Gelu_2_in", "Gelu_2_factor", product.output[0]]
+    del graph.graph.output[:]
+    graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    session = ort.InferenceSession(graph.SerializeToString())
+    feed = {"input_image": encoder_input(model.original.facts, images[3])}
+    x, steeper, factor, gelu = session.run(outputs, feed)
+    assert np.abs(x).max() > 1
+    np.testing.assert_allclose(steeper, 1.702 * x, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(factor, 1 / (1 + np.exp(-1.702 * x)), atol=0.51 / 256 + 1 / 256 * (x > 3).any())
+    exact = 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    np.testing.assert_allclose(gelu, exact, atol=0.025 + np.abs(x).max() / 256)
+
+
+def test_dynamic_counts_layers_that_were_exported_as_convolutions(encoder: Path) -> None:
+    operators = [node.op_type for node in onnx.load(encoder).graph.node]
+    changed = dynamic(onnx.load(encoder))
+    pointwise = [
+        node
+        for node in changed.graph.node
+        if node.op_type == "Conv" and not any(a.name == "group" and a.i > 1 for a in node.attribute)
+    ]
+    blocks = operators.count("Softmax")
+    # Of every block of attention five layers with weights and two of its MLP; and at least three between the stages.
+    assert sum(node.op_type == "MatMulInteger" for node in changed.graph.node) >= 6 * blocks + 3
+    assert len(pointwise) < operators.count("Conv") - 2 * blocks
+
+
 def test_only_what_has_weights_is_quantised(model: Model, images: list[np.ndarray]) -> None:
     calibrated = _calibrated(model, images)
     graph = static(calibrated)
@@ -113,6 +155,16 @@ def test_only_what_has_weights_is_quantised(model: Model, images: list[np.ndarra
         if node.name in chosen and node.op_type != "Conv":
             products += 1
     assert products > 15 and len(chosen) > products
+    assert not [node for node in graph.graph.node if node.op_type == "Gelu"]
+    takers = {name: node.op_type for node in graph.graph.node for name in node.input}
+    within = [
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "Add"
+        and {makers.get(name) for name in node.input} == {"DequantizeLinear"}
+        and takers[node.output[0]] == "QuantizeLinear"
+    ]
+    assert len(within) == 4, "one in each of the two blocks of convolutions, and the last of two stages"
     spared = static(calibrated, chosen[:1])
     (node,) = (each for each in spared.graph.node if each.name == chosen[0])
     makers = {output: each.op_type for each in spared.graph.node for output in each.output}
