@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from posixpath import commonpath
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
+from onnx.helper import make_node
 from torch import Tensor, nn
 
 from mobilesam_core.errors import UsageError
@@ -28,6 +33,7 @@ OPSETS = range(18, 24)
 """torch's exporter begins at 18, the first that can resize as PIL does; ONNX Runtime is tried up to 23."""
 
 MAX_POINTS = 4096  # a bound that the exporter wants to know
+_TABLE = 1024  # numbers from which on a constant is worth a node of its own
 
 
 @dataclass(frozen=True)
@@ -126,12 +132,53 @@ def _export(part: nn.Module, inputs: list[_Input], outputs: list[str], opset: in
     # Where in the sources each operator came from: as large as a small model, and full of paths of this machine.
     for value in [graph.graph, *graph.graph.node, *graph.graph.input, *graph.graph.output, *graph.graph.value_info]:
         del value.metadata_props[:]
+    _shorten_names(graph.graph)
+    _share_constants(graph.graph)
+    _shrink_tables(graph.graph)
     # The exporter's names count everything it ever looked at: another export would have others.
     counts: Counter[str] = Counter()
     for node in graph.graph.node:
         counts[node.op_type] += 1
         node.name = f"{node.op_type}_{counts[node.op_type]}"
     return graph
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Weights without what all of their names begin with; quantisers repeat a name up to five times."""
+    weights = [each.name for each in graph.initializer if each.name.endswith((".weight", ".bias"))]
+    begin = commonpath(name.replace(".", "/") for name in weights).replace("/", ".") + "."
+    for value in graph.initializer:
+        value.name = value.name.removeprefix(begin)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = name.removeprefix(begin)
+
+
+def _share_constants(graph: onnx.GraphProto) -> None:
+    """Keep one of equal constants: every block of attention has the same table of places in its window."""
+    kept: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for value in list(graph.initializer):
+        content = (value.data_type, tuple(value.dims), numpy_helper.to_array(value).tobytes())
+        name = kept.setdefault(content, value.name)
+        if name != value.name:
+            same[value.name] = name
+            graph.initializer.remove(value)
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = same.get(name, name)
+
+
+def _shrink_tables(graph: onnx.GraphProto) -> None:
+    """Store tables of indices in as few bytes as they need; runtimes widen them when they load the graph."""
+    for value in list(graph.initializer):
+        if value.data_type != onnx.TensorProto.INT64 or math.prod(value.dims) < _TABLE:
+            continue
+        table = numpy_helper.to_array(value)
+        graph.initializer.remove(value)
+        small = f"{value.name}_small"
+        graph.initializer.append(numpy_helper.from_array(table.astype(np.min_scalar_type(table.max())), small))
+        graph.node.insert(0, make_node("Cast", [small], [value.name], to=onnx.TensorProto.INT64))
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def dynamic(graph: onnx.ModelProto) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dynamic.onnx"
         quantize_dynamic(graph, path, op_types_to_quantize=list(_PRODUCTS), per_channel=True)
-        return onnx.load(path)
+        return _without_shapes(onnx.load(path))
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def static(calibrated: Calibrated, exclude: Collection[str] = ()) -> onnx.ModelP
     quantizer.model.topological_sort()
     quantised: onnx.ModelProto = quantizer.model.model
     _gelu_of_bytes(quantised.graph)
-    return quantised
+    return _without_shapes(quantised)
 
 
 def quantisable(graph: onnx.ModelProto) -> list[str]:
@@ -238,6 +238,12 @@ def _permutes(node: onnx.NodeProto | None, order: list[int]) -> bool:
         and node.op_type == "Transpose"
         and any(list(each.ints) == order for each in node.attribute if each.name == "perm")
     )
+
+
+def _without_shapes(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph without what the quantiser had to know and any runtime finds out: it is a few percent of the size."""
+    del graph.graph.value_info[:]
+    return graph
 
 
 def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
