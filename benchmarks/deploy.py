@@ -25,11 +25,13 @@ import torch
 
 from mobilesam_core.checkpoints.loading import OpenedCheckpoint, open_checkpoint, sam_model_registry
 from mobilesam_core.data.reading import list_images, read_image
+from mobilesam_core.export.dynamic import to_dynamic
 from mobilesam_core.export.metadata import describe
+from mobilesam_core.export.rewriting import prepared
 from mobilesam_core.export.workflow import ExportOptions, drawn_image, export_onnx
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.metrics import cosine
-from mobilesam_core.quantization.graphs import calibrate, dynamic, prepared, static
+from mobilesam_core.quantization.graphs import calibrate, static
 from mobilesam_core.runtime.onnx_session import OnnxModel
 from mobilesam_core.runtime.preprocess import encoder_input
 
@@ -77,7 +79,7 @@ def measure(
     feeds = ({"input_image": each} for each in inputs)
     ready = prepared(onnx.load(paths["float32"]))
     for name, graph in (
-        ("dynamic int8", dynamic(onnx.load(paths["float32"]))),
+        ("dynamic int8", to_dynamic(onnx.load(paths["float32"]))),
         ("static int8", static(calibrate(ready, feeds, "minmax"))),
     ):
         describe(graph, files["float32"].facts)

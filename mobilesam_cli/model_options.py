@@ -50,7 +50,7 @@ OnnxEncoder = Annotated[
     Path | None,
     typer.Option(
         "--onnx-encoder",
-        help="An encoder of mobilesam export onnx, in place of a checkpoint.",
+        help="An encoder of mobilesam export onnx, or an OpenVINO .xml, in place of a checkpoint.",
         show_default=False,
         rich_help_panel=_ONNX,
     ),
@@ -68,7 +68,7 @@ Providers = Annotated[
     str,
     typer.Option(
         "--providers",
-        help="Execution providers of ONNX Runtime, the preferred one first: CUDA,CPU.",
+        help="Execution providers of ONNX Runtime, the preferred one first: CUDA,CPU. OpenVINO: its own runtime.",
         rich_help_panel=_ONNX,
     ),
 ]

@@ -65,6 +65,14 @@ def onnx(
     fp16: Annotated[
         bool, typer.Option("--fp16", help="Weights and arithmetic in float16; inputs stay float32.")
     ] = False,
+    quantize_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--quantize-out",
+            help="Write the part once more, with int8 weights of its products; mobilesam quantize does more.",
+            show_default=False,
+        ),
+    ] = None,
     image: VerifyImage = None,
     model_type: ModelType = None,
     image_size: ImageSize = None,
@@ -85,6 +93,8 @@ def onnx(
       mobilesam export onnx --combined --embed-preprocessing --single-mask
 
       mobilesam export onnx --decoder --decoder-style low-res --num-points 2
+
+      mobilesam export onnx --encoder --quantize-out onnx/encoder_int8.onnx
     """
     from mobilesam_cli.console import print_json, reporter
     from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
@@ -102,6 +112,7 @@ def onnx(
         freedom=Freedom(dynamic_batch, num_points),
         opset=opset,
         fp16=fp16,
+        quantize_out=quantize_out,
         overwrite=overwrite,
     )
     check_options(options)
@@ -119,7 +130,7 @@ def onnx(
     if rejected:
         raise OutputError(
             f"Not the same masks as torch's, by more than is allowed: {', '.join(rejected)}.",
-            "Do not deploy that; compare on an --image of yours, or export without --fp16.",
+            "Do not deploy that; compare on an --image of yours, or export without --fp16 or --quantize-out.",
         )
 
 
@@ -144,10 +155,10 @@ def verify(
     from mobilesam_cli.console import print_json, reporter
     from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
     from mobilesam_core.export.workflow import verify_onnx
-    from mobilesam_core.runtime.onnx_session import OnnxModel
+    from mobilesam_core.runtime.exported import open_exported
 
     _check_image(image)
-    exported = OnnxModel(model)
+    exported = open_exported(model)
     opened = open_checkpoint(
         checkpoint or default_checkpoint(model_type, reporter()),
         model_type,

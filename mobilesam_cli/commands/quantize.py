@@ -20,8 +20,10 @@ _STATIC = "Static"
 _NAMES = {"static": "int8", "dynamic": "dynamic", "fp16": "fp16"}
 
 
-_OF_STATIC = ("calibration", "calibration_images", "method", "exclude", "sensitivity")
+_OF_STATIC = ("calibration", "calibration_images")
 """Options that go only with --mode static."""
+_OF_ONNXRUNTIME = ("method", "exclude", "sensitivity")
+"""Options that go only with --mode static of ONNX Runtime."""
 
 
 def quantize(
@@ -30,7 +32,7 @@ def quantize(
         Path, typer.Argument(metavar="MODEL.ONNX", help="An encoder or decoder of mobilesam export onnx.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file to write.", show_default="MODEL_int8.onnx, …")
+        Path | None, typer.Option("--out", help="The file to write.", show_default="MODEL_int8.onnx, MODEL_int8.xml, …")
     ] = None,
     mode: Annotated[
         Literal["static", "dynamic", "fp16"],
@@ -40,6 +42,14 @@ def quantize(
             "fp16: float16, for GPUs.",
         ),
     ] = "static",
+    backend: Annotated[
+        Literal["onnxruntime", "openvino"],
+        typer.Option(
+            "--backend",
+            help="What the result is for. openvino: int8 by NNCF, an .xml and a .bin; "
+            "pip install 'mobilesam[openvino]'.",
+        ),
+    ] = "onnxruntime",
     config: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +82,7 @@ def quantize(
     method: Annotated[
         Literal["minmax", "entropy", "percentile"],
         typer.Option("--method", help="How ranges are chosen from activations.", rich_help_panel=_STATIC),
-    ] = "minmax",
+    ] = "entropy",
     exclude: Annotated[
         list[str] | None,
         typer.Option(
@@ -110,25 +120,36 @@ def quantize(
       mobilesam quantize onnx/best_decoder_batched.onnx --mode dynamic --config nuclei.yaml
 
       mobilesam quantize onnx/nano_encoder.onnx --calibration photos/ --max-drop 0.5
+
+      mobilesam quantize onnx/best_encoder.onnx --backend openvino --config nuclei.yaml
     """
     from mobilesam_cli.console import print_json, reporter
     from mobilesam_core.files import write_text
     from mobilesam_core.quantization.workflow import QuantizeOptions, open_model
     from mobilesam_core.quantization.workflow import quantize as run
 
-    for name in _OF_STATIC if mode != "static" else ():
+    openvino = backend == "openvino"
+    if openvino and mode != "static":
+        raise UsageError(f"--backend openvino has no --mode {mode}.", "Leave out --mode.")
+    unused = _OF_ONNXRUNTIME if openvino else () if mode == "static" else (*_OF_STATIC, *_OF_ONNXRUNTIME)
+    for name in unused:
         source = context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
-            raise UsageError(f"--{name.replace('_', '-')} goes only with --mode static.", "Leave it out.")
+            raise UsageError(
+                f"--{name.replace('_', '-')} goes only with --mode static"
+                + (" and --backend onnxruntime." if openvino else "."),
+                "Leave it out.",
+            )
     if onnx_encoder is not None and onnx_decoder is not None:
         raise UsageError("--onnx-encoder and --onnx-decoder are both given.", "Name the half that is not quantised.")
     opened = open_model(model, onnx_encoder or onnx_decoder, mode)
     labelled, images_to_see = _data(config, overrides, calibration, len(opened.original.facts.pixel_mean))
     result = run(
         opened,
-        out or model.with_name(f"{model.stem}_{_NAMES[mode]}.onnx"),
+        out or model.with_name(f"{model.stem}_{_NAMES[mode]}{'.xml' if openvino else '.onnx'}"),
         QuantizeOptions(
             mode=mode,
+            backend=backend,
             method=method,
             calibration_images=calibration_images,
             evaluation_images=images,
@@ -150,7 +171,7 @@ def quantize(
     if not result.passed:
         raise OutputError(
             f"{result.drop:.2f} points of mIoU are lost, more than {max_drop:g}: it is called {result.path}.",
-            "Calibrate on images like those it will see (--calibration), try --method percentile, or --max-drop.",
+            "Calibrate on images like those it will see (--calibration), try another --method, or --max-drop.",
         )
 
 

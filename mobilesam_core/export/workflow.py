@@ -15,12 +15,14 @@ from mobilesam_core.checkpoints.loading import OpenedCheckpoint, embedded_weight
 from mobilesam_core.data.shapes.domains import DOMAINS
 from mobilesam_core.data.shapes.scene import draw_scene
 from mobilesam_core.errors import CheckpointError, UsageError
+from mobilesam_core.export.dynamic import to_dynamic
 from mobilesam_core.export.half import to_half
 from mobilesam_core.export.metadata import describe
 from mobilesam_core.export.onnx_graph import DEFAULT_OPSET, OPSETS, Freedom, build_graph
 from mobilesam_core.export.verify import Verification, verify
 from mobilesam_core.files import atomic_path, make_folder
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.runtime.exported import ExportedModel
 from mobilesam_core.runtime.facts import DecoderStyle, ModelFacts, Part
 from mobilesam_core.runtime.onnx_session import OnnxModel
 from mobilesam_core.stores.producer import Producer
@@ -53,7 +55,8 @@ class ExportOptions:
 
     out: a folder. parts: which, each a file. style: of the decoder's or combined model's inputs and outputs.
     single_mask: one mask instead of four. preprocessing: of images, inside the graph. freedom: which sizes stay free.
-    fp16: float16 weights. overwrite: files of an earlier run.
+    fp16: float16 weights. quantize_out: a file for the same part with dynamic int8 weights. overwrite: files of an
+    earlier run.
     """
 
     out: Path
@@ -64,6 +67,7 @@ class ExportOptions:
     freedom: Freedom = field(default_factory=Freedom)
     opset: int = DEFAULT_OPSET
     fp16: bool = False
+    quantize_out: Path | None = None
     overwrite: bool = False
 
 
@@ -83,6 +87,14 @@ def check_options(options: ExportOptions) -> None:
     Raises:
         UsageError: options that contradict each other, or an opset that cannot be written.
     """
+    if options.quantize_out is not None:
+        if len(options.parts) > 1 or options.fp16:
+            raise UsageError(
+                "--quantize-out names one file, made of float32 weights.",
+                "Export one part, without --fp16; or use mobilesam quantize.",
+            )
+        if options.quantize_out.suffix != ".onnx":
+            raise UsageError(f"{options.quantize_out} does not end in .onnx.", "Choose another name.")
     with_masks = any(part != "encoder" for part in options.parts)
     with_image = any(part != "decoder" for part in options.parts)
     if options.opset not in OPSETS:
@@ -117,7 +129,7 @@ def export_onnx(
     reporter = reporter or NullReporter()
     check_options(options)
     paths = {part: options.out / _file_name(opened.path.stem, part, options.style) for part in options.parts}
-    taken = [path for path in paths.values() if path.exists()]
+    taken = [path for path in [*paths.values(), options.quantize_out] if path is not None and path.exists()]
     if taken and not options.overwrite:
         raise UsageError(f"{taken[0]} is there already.", "Choose another folder with --out, or use --overwrite.")
     make_folder(options.out)
@@ -127,11 +139,13 @@ def export_onnx(
         for part, path in paths.items():
             exported.append(_export_part(opened, part, path, options, shown))
             task.advance()
+    if options.quantize_out is not None and exported[0].verification.passed:
+        exported.append(_quantized(opened, exported[0], options.quantize_out, shown))
     return tuple(exported)
 
 
 def verify_onnx(
-    exported: OnnxModel, opened: OpenedCheckpoint, image: np.ndarray | None = None, force: bool = False
+    exported: ExportedModel, opened: OpenedCheckpoint, image: np.ndarray | None = None, force: bool = False
 ) -> Verification:
     """Compare an exported model with the checkpoint it was made from, on ``image`` (None: a drawn one).
 
@@ -170,6 +184,18 @@ def _export_part(
         graph = to_half(graph)
     values = [each.name for each in [*graph.graph.input, *graph.graph.output]]
     facts = replace(facts, io={name: _described(name, facts) for name in values})
+    return _keep(opened, graph, facts, path, image)
+
+
+def _quantized(opened: OpenedCheckpoint, exported: ExportedPart, path: Path, image: np.ndarray) -> ExportedPart:
+    graph = to_dynamic(onnx.load(exported.path))
+    return _keep(opened, graph, replace(exported.facts, precision="int8"), path, image)
+
+
+def _keep(
+    opened: OpenedCheckpoint, graph: onnx.ModelProto, facts: ModelFacts, path: Path, image: np.ndarray
+) -> ExportedPart:
+    """Write a graph, compare it, and give it the name it deserves."""
     describe(graph, facts)
     rejected = path.with_suffix(".rejected.onnx")
     with atomic_path(rejected) as temporary:

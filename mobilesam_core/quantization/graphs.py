@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import numpy_helper
 from onnx.helper import make_node
-from onnxruntime.quantization import CalibrationMethod, QuantType, quantize_dynamic
+from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import CalibrationDataReader, TensorsData, create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+from mobilesam_core.export.rewriting import makers_of, takers_of, without_shapes
 
 Method = Literal["minmax", "entropy", "percentile"]
 
@@ -32,7 +32,6 @@ _RANGES: dict[str, dict[str, Any]] = {"entropy": {"num_bins": 512}, "percentile"
 _PRODUCTS = ("MatMul", "Gemm")
 _WEIGHTED = ("Conv", *_PRODUCTS)
 _CHOSEN = (*_WEIGHTED, "Gelu")
-_CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 GELU_SLOPE = 1.702
 """GELU(x) is near x sigmoid(1.702 x), by at most 0.021 (Hendrycks and Gimpel, 2016, arXiv 1606.08415)."""
@@ -42,36 +41,6 @@ _QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Ma
 def is_quantised(graph: onnx.ModelProto) -> bool:
     """Whether a graph holds integers in place of weights already."""
     return any(node.op_type in _QUANTISED for node in graph.graph.node)
-
-
-def prepared(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with products and sums of biases joined, and every shape known.
-
-    Constants are not folded: tables of attention biases are an eighth of the size while they are looked up.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "prepared.onnx"
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(path)
-        options.log_severity_level = 3
-        ort.InferenceSession(graph.SerializeToString(), options, disabled_optimizers=["ConstantFolding"])
-        ready = onnx.shape_inference.infer_shapes(onnx.load(path))
-    onnx.helper.set_model_props(ready, {"onnx.quant.pre_process": "onnxruntime.quant"})  # else the quantiser warns
-    return ready
-
-
-def dynamic(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Matrix products of an exported graph with int8 weights; activations are quantised as they come.
-
-    Products are also what convolutions of 1 x 1 between channels-last values are. Others stay as they are: integer
-    ones without static ranges are slow, or do not run at all.
-    """
-    graph = prepared(_with_products(graph))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "dynamic.onnx"
-        quantize_dynamic(graph, path, op_types_to_quantize=list(_PRODUCTS), per_channel=True)
-        return _without_shapes(onnx.load(path))
 
 
 @dataclass(frozen=True)
@@ -129,7 +98,7 @@ def static(calibrated: Calibrated, exclude: Collection[str] = ()) -> onnx.ModelP
     quantizer.model.topological_sort()
     quantised: onnx.ModelProto = quantizer.model.model
     _gelu_of_bytes(quantised.graph)
-    return _without_shapes(quantised)
+    return without_shapes(quantised)
 
 
 def quantisable(graph: onnx.ModelProto) -> list[str]:
@@ -144,7 +113,7 @@ def quantisable(graph: onnx.ModelProto) -> list[str]:
 
 def _sums_between(graph: onnx.ModelProto, chosen: Collection[str]) -> list[str]:
     """Sums of what ``chosen`` nodes give, which none but ``chosen`` GELUs take."""
-    makers, takers = _makers(graph.graph), _takers(graph.graph)
+    makers, takers = makers_of(graph.graph), takers_of(graph.graph)
 
     def is_chosen(node: onnx.NodeProto | None, *operators: str) -> bool:
         return node is not None and node.op_type in operators and node.name in chosen
@@ -161,7 +130,7 @@ def _sums_between(graph: onnx.ModelProto, chosen: Collection[str]) -> list[str]:
 def _gelu_of_bytes(graph: onnx.GraphProto) -> None:
     """Replace GELUs of quantised values by x sigmoid(1.702 x), whose two factors are quantised values as well."""
     values = {each.name: each for each in graph.initializer}
-    makers = _makers(graph)
+    makers = makers_of(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         source = makers.get(node.input[0]) if node.op_type == "Gelu" else None
@@ -189,73 +158,6 @@ def _gelu_of_bytes(graph: onnx.GraphProto) -> None:
         ]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _with_products(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with products in place of the convolutions of 1 x 1 whose input comes from, or output goes to, values
-    with their channels last."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(graph)
-    values = {each.name: each for each in changed.graph.initializer}
-    makers, takers = _makers(changed.graph), _takers(changed.graph)
-    nodes: list[onnx.NodeProto] = []
-    for node in changed.graph.node:
-        after = takers[node.output[0]]
-        beside = _permutes(makers.get(node.input[0]), _CHANNELS_FIRST) or (
-            bool(after) and all(_permutes(taker, _CHANNELS_LAST) for taker in after)
-        )
-        weight = values.get(node.input[1]) if node.op_type == "Conv" else None
-        if weight is None or not beside or not _is_pointwise(node, weight):
-            nodes.append(node)
-            continue
-        name = node.name
-        matrix = numpy_helper.to_array(weight)[:, :, 0, 0].T
-        changed.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(matrix), f"{name}_matrix"))
-        biased = len(node.input) > 2
-        product = f"{name}_product" if biased else f"{name}_last"
-        nodes += [
-            make_node("Transpose", [node.input[0]], [f"{name}_given"], f"{name}_given", perm=_CHANNELS_LAST),
-            make_node("MatMul", [f"{name}_given", f"{name}_matrix"], [product], name),
-            *([make_node("Add", [product, node.input[2]], [f"{name}_last"], f"{name}_sum")] if biased else []),
-            make_node("Transpose", [f"{name}_last"], [node.output[0]], f"{name}_first", perm=_CHANNELS_FIRST),
-        ]
-        if len(takers[node.input[1]]) == 1:
-            changed.graph.initializer.remove(weight)
-    del changed.graph.node[:]
-    changed.graph.node.extend(nodes)
-    return changed
-
-
-def _is_pointwise(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
-    given = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
-    plain = given.get("group", 1) == 1 and set(given.get("strides", [1])) == {1} and not any(given.get("pads", []))
-    return plain and list(weight.dims[2:]) == [1, 1]
-
-
-def _permutes(node: onnx.NodeProto | None, order: list[int]) -> bool:
-    return (
-        node is not None
-        and node.op_type == "Transpose"
-        and any(list(each.ints) == order for each in node.attribute if each.name == "perm")
-    )
-
-
-def _without_shapes(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph without what the quantiser had to know and any runtime finds out: it is a few percent of the size."""
-    del graph.graph.value_info[:]
-    return graph
-
-
-def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    return {name: node for node in graph.node for name in node.output}
-
-
-def _takers(graph: onnx.GraphProto) -> defaultdict[str, list[onnx.NodeProto]]:
-    found: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            found[name].append(node)
-    return found
 
 
 class _One(CalibrationDataReader):

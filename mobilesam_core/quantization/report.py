@@ -16,8 +16,8 @@ from mobilesam_core.evaluation.scoring import evaluate
 from mobilesam_core.evaluation.types import EvalOptions
 from mobilesam_core.ops.metrics import cosine
 from mobilesam_core.progress import Reporter
+from mobilesam_core.runtime.exported import ExportedModel
 from mobilesam_core.runtime.onnx_runtime import OnnxRuntime
-from mobilesam_core.runtime.onnx_session import OnnxModel
 
 _TIMED = 9
 
@@ -128,12 +128,16 @@ def miou_of(
     return {kind: 100 * each.miou for kind, each in summaries.items()}, summaries["box"].objects
 
 
-def mean_cosine(before: OnnxModel, after: OnnxModel, feeds: Iterable[dict[str, np.ndarray]], output: str) -> float:
+def mean_cosine(
+    before: ExportedModel, after: ExportedModel, feeds: Iterable[dict[str, np.ndarray]], output: str
+) -> float:
     """Of what the two say of the same inputs."""
     return float(np.mean([cosine(before.run(feed)[output], after.run(feed)[output]) for feed in feeds]))
 
 
-def alternating_latency(models: Sequence[OnnxModel], feed: dict[str, np.ndarray], runs: int = _TIMED) -> list[float]:
+def alternating_latency(
+    models: Sequence[ExportedModel], feed: dict[str, np.ndarray], runs: int = _TIMED
+) -> list[float]:
     """Median milliseconds of each, taking turns, so that what else the machine does falls on all alike."""
     taken: list[list[float]] = [[] for _ in models]
     for number in range(runs + 1):

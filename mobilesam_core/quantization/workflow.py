@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,19 +13,19 @@ import onnx
 
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.errors import CheckpointError, DataError, UsageError
+from mobilesam_core.export.dynamic import to_dynamic
 from mobilesam_core.export.half import to_half
-from mobilesam_core.export.metadata import describe
-from mobilesam_core.files import atomic_path, make_folder
+from mobilesam_core.export.rewriting import prepared
+from mobilesam_core.files import make_folder
 from mobilesam_core.ops.metrics import cosine
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.prompts.types import PAD, POSITIVE
+from mobilesam_core.quantization.artifacts import Artifact, OnnxArtifact
 from mobilesam_core.quantization.graphs import (
     Calibrated,
     Method,
     calibrate,
-    dynamic,
     is_quantised,
-    prepared,
     quantisable,
     static,
 )
@@ -40,20 +38,24 @@ from mobilesam_core.quantization.report import (
     mean_cosine,
     miou_of,
 )
+from mobilesam_core.runtime.exported import OPENVINO_SUFFIX, ExportedModel
 from mobilesam_core.runtime.facts import ModelFacts
 from mobilesam_core.runtime.onnx_runtime import OnnxRuntime, answers_any_prompt
 from mobilesam_core.runtime.onnx_session import OnnxModel
 from mobilesam_core.runtime.preprocess import encoder_input
 
 Mode = Literal["dynamic", "static", "fp16"]
+Backend = Literal["onnxruntime", "openvino"]
 
 _SENSITIVITY_IMAGES, _COMPARED_IMAGES = 2, 4
+_LIKE_THESE = "Name images like those the model will see."
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
     """How to quantise.
 
+    backend: what the result is for: ``openvino`` takes no mode but ``static``, and NNCF chooses ranges and nodes.
     method, calibration_images, exclude: of ``static``: how ranges are chosen from activations, on how many images they
     are measured, and patterns of names of nodes that stay in float32. evaluation_images: that mIoU is measured on.
     max_drop: points of mIoU that may be lost. sensitivity: measure what each node matters, which is measured in any
@@ -61,7 +63,8 @@ class QuantizeOptions:
     """
 
     mode: Mode = "static"
-    method: Method = "minmax"
+    backend: Backend = "onnxruntime"
+    method: Method = "entropy"
     calibration_images: int = 32
     evaluation_images: int = 16
     exclude: tuple[str, ...] = ()
@@ -82,7 +85,7 @@ class Model:
     def is_encoder(self) -> bool:
         return self.original.facts.part == "encoder"
 
-    def runtime(self, changed: OnnxModel | None = None) -> OnnxRuntime:
+    def runtime(self, changed: ExportedModel | None = None) -> OnnxRuntime:
         """Both halves; ``changed`` in place of the one that is quantised."""
         half = changed or self.original
         return OnnxRuntime(half, self.other) if self.is_encoder else OnnxRuntime(self.other, half)
@@ -133,47 +136,55 @@ def quantize(
         OutputError: a file cannot be written.
     """
     reporter = reporter or NullReporter()
-    _check_out(out, model, options.overwrite)
+    _check_out(out, model, options)
     graph = onnx.load(model.path)
+    images = SampleImages(labelled) if calibration is None else calibration
+    attempts = _Attempts(model, options, labelled, reporter)
+    if options.backend == "openvino":
+        from mobilesam_core.quantization.openvino import quantized
+
+        feeds = _Feeds(model, options, images, reporter)
+        artifact = quantized(model.path, feeds)
+        feeds.check()
+        return _keep(attempts.measure(artifact, ()), out)
     if options.mode == "static":
-        images = SampleImages(labelled) if calibration is None else calibration
-        return _keep(_static(model, prepared(graph), options, labelled, images, reporter), out)
-    quantised = dynamic(graph) if options.mode == "dynamic" else to_half(graph)
-    return _keep(_Attempts(model, options, labelled, reporter).measure(quantised, ()), out)
+        return _keep(_static(attempts, prepared(graph), images), out)
+    quantised = to_dynamic(graph) if options.mode == "dynamic" else to_half(graph)
+    return _keep(attempts.measure(OnnxArtifact(quantised), ()), out)
 
 
-def _check_out(out: Path, model: Model, overwrite: bool) -> None:
-    if out.suffix != ".onnx":
-        raise UsageError(f"{out} does not end in .onnx.", "Choose another name with --out.")
+def _check_out(out: Path, model: Model, options: QuantizeOptions) -> None:
+    suffix = OPENVINO_SUFFIX if options.backend == "openvino" else ".onnx"
+    if out.suffix != suffix:
+        raise UsageError(f"{out} does not end in {suffix}.", "Choose another name with --out.")
     if out.resolve() in (model.path.resolve(), model.other.path.resolve()):
         raise UsageError(f"{out} is one of the two models that are read.", "Choose another name with --out.")
-    if out.exists() and not overwrite:
+    if out.exists() and not options.overwrite:
         raise UsageError(f"{out} is there already.", "Choose another name with --out, or use --overwrite.")
     make_folder(out.parent)
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A quantised graph, with its metadata, and its report, whose path is not known yet."""
+    """A quantised model, with its metadata, and its report, whose path is not known yet."""
 
-    graph: onnx.ModelProto
+    artifact: Artifact
     report: QuantizationReport
 
 
 class _Attempts:
-    """Measures graphs against the model they were made from."""
+    """Measures models against the model they were made from."""
 
     def __init__(self, model: Model, options: QuantizeOptions, labelled: SampleSource, reporter: Reporter) -> None:
-        self._model, self._options, self._labelled, self._reporter = model, options, labelled, reporter
+        self.model, self.options, self.reporter = model, options, reporter
+        self._labelled = labelled
         self._before, self._objects = miou_of(model.runtime(), labelled, options.evaluation_images, reporter)
 
-    def measure(
-        self, graph: onnx.ModelProto, excluded: Sequence[str], sensitivity: Sequence[Sensitivity] = ()
-    ) -> _Attempt:
-        options, model = self._options, self._model
+    def measure(self, artifact: Artifact, excluded: Sequence[str], sensitivity: Sequence[Sensitivity] = ()) -> _Attempt:
+        options, model = self.options, self.model
         facts = replace(model.original.facts, precision="fp16" if options.mode == "fp16" else "int8")
-        describe(graph, facts)
-        with _session(graph) as changed:
+        artifact.describe(facts)
+        with artifact.opened() as changed:
             after, _ = miou_of(model.runtime(changed), self._labelled, options.evaluation_images, NullReporter())
             feeds = list(_feeds(model, self._labelled, _COMPARED_IMAGES))
             output = "image_embeddings" if model.is_encoder else "low_res_masks"
@@ -182,7 +193,7 @@ class _Attempts:
         report = QuantizationReport(
             path=model.path,
             mode=_mode_name(options),
-            size=BeforeAfter(model.path.stat().st_size, len(graph.SerializeToString())),
+            size=BeforeAfter(model.path.stat().st_size, artifact.bytes),
             latency=BeforeAfter(before_ms, after_ms),
             cosine=alike,
             miou={kind: BeforeAfter(self._before[kind], after[kind]) for kind in after},
@@ -191,24 +202,19 @@ class _Attempts:
             sensitivity=tuple(sensitivity),
             max_drop=options.max_drop,
         )
-        return _Attempt(graph, report)
+        return _Attempt(artifact, report)
 
 
-def _static(
-    model: Model,
-    graph: onnx.ModelProto,
-    options: QuantizeOptions,
-    labelled: SampleSource,
-    images: ImageSource,
-    reporter: Reporter,
-) -> _Attempt:
+def _static(attempts: _Attempts, graph: onnx.ModelProto, images: ImageSource) -> _Attempt:
     """Of the attempts that were made the one that lost least."""
+    model, options, reporter = attempts.model, attempts.options, attempts.reporter
     nodes = quantisable(graph)
     spared = _fitting(nodes, options.exclude)
-    attempts = _Attempts(model, options, labelled, reporter)
-    calibrated = _calibrate(model, graph, options, images, reporter)
+    feeds = _Feeds(model, options, images, reporter)
+    calibrated = calibrate(graph, feeds(), options.method)
+    feeds.check()
     sensitivity = _sensitivity(model, calibrated, images, reporter) if options.sensitivity else []
-    best = attempts.measure(static(calibrated, spared), spared, sensitivity)
+    best = attempts.measure(OnnxArtifact(static(calibrated, spared)), spared, sensitivity)
     more = 1
     while not best.report.passed and more <= len(nodes) // 2:
         sensitivity = sensitivity or _sensitivity(model, calibrated, images, reporter)
@@ -217,31 +223,44 @@ def _static(
             f"{best.report.drop:.2f} points of mIoU are lost, more than {options.max_drop:g}: trying with "
             f"{len(excluded)} of {len(nodes)} nodes in float32."
         )
-        attempt = attempts.measure(static(calibrated, excluded), excluded, sensitivity)
+        attempt = attempts.measure(OnnxArtifact(static(calibrated, excluded)), excluded, sensitivity)
         best = min(best, attempt, key=lambda each: each.report.drop)
         more *= 2
     return best
 
 
-def _calibrate(
-    model: Model, graph: onnx.ModelProto, options: QuantizeOptions, images: ImageSource, reporter: Reporter
-) -> Calibrated:
-    count = min(options.calibration_images, len(images))
-    plain = True
-    with reporter.task("Calibrating", count, "images") as task:
+class _Feeds:
+    """Inputs of an encoder to calibrate on, one in memory at a time; progress is of the first time over them.
 
-        def feeds() -> Iterator[dict[str, np.ndarray]]:
-            nonlocal plain
-            for image in chosen(images, count):
-                plain &= bool((image == image[:1, :1]).all())
-                yield {"input_image": encoder_input(model.original.facts, image)}
+    Raises:
+        DataError: there is no image.
+    """
+
+    def __init__(self, model: Model, options: QuantizeOptions, images: ImageSource, reporter: Reporter) -> None:
+        self._facts, self._images, self._reporter = model.original.facts, images, reporter
+        self._count = min(options.calibration_images, len(images))
+        self._seen, self._plain = False, True
+        if not self._count:
+            raise DataError("There is no image to calibrate on.", _LIKE_THESE)
+
+    def __call__(self) -> Iterator[dict[str, np.ndarray]]:
+        reporter = NullReporter() if self._seen else self._reporter
+        self._seen = True
+        with reporter.task("Calibrating", self._count, "images") as task:
+            for image in chosen(self._images, self._count):
+                self._plain &= bool((image == image[:1, :1]).all())
+                yield {"input_image": encoder_input(self._facts, image)}
                 task.advance()
 
-        calibrated = calibrate(graph, feeds(), options.method) if count else None
-    if calibrated is None or plain:
-        what = "The images are of one colour each: they say nothing" if count else "There is no image"
-        raise DataError(f"{what} to calibrate on.", "Name images like those the model will see.")
-    return calibrated
+    def check(self) -> None:
+        """Raises:
+        DataError: no image that was seen says anything.
+        """
+        if self._plain:
+            raise DataError(
+                "The images are of one colour each: they say nothing to calibrate on.",
+                _LIKE_THESE,
+            )
 
 
 def _sensitivity(model: Model, calibrated: Calibrated, images: ImageSource, reporter: Reporter) -> list[Sensitivity]:
@@ -254,9 +273,9 @@ def _sensitivity(model: Model, calibrated: Calibrated, images: ImageSource, repo
     found = []
     with reporter.task("Measuring what each node matters", len(nodes), "nodes") as task:
         for name in nodes:
-            graph = static(calibrated, [other for other in nodes if other != name])
-            describe(graph, model.original.facts)
-            with _session(graph) as changed:
+            artifact = OnnxArtifact(static(calibrated, [other for other in nodes if other != name]))
+            artifact.describe(facts)
+            with artifact.opened() as changed:
                 alike = [cosine(changed.run(f)["image_embeddings"], w) for f, w in zip(feeds, wanted, strict=True)]
             found.append(Sensitivity(name, operators[name], 1 - float(np.mean(alike))))
             task.advance()
@@ -264,12 +283,11 @@ def _sensitivity(model: Model, calibrated: Calibrated, images: ImageSource, repo
 
 
 def _keep(attempt: _Attempt, out: Path) -> QuantizationReport:
-    """Write a graph under the name it deserves, and leave nothing of an earlier run under the other."""
-    rejected = out.with_suffix(".rejected.onnx")
+    """Write a model under the name it deserves, and leave nothing of an earlier run under the other."""
+    rejected = out.with_suffix(f".rejected{out.suffix}")
     path, other = (out, rejected) if attempt.report.passed else (rejected, out)
-    with atomic_path(path) as temporary:
-        onnx.save(attempt.graph, temporary)
-    other.unlink(missing_ok=True)
+    attempt.artifact.save(path)
+    attempt.artifact.remove(other)
     return replace(attempt.report, path=path)
 
 
@@ -285,6 +303,8 @@ def _fitting(nodes: Sequence[str], patterns: Sequence[str]) -> list[str]:
 
 
 def _mode_name(options: QuantizeOptions) -> str:
+    if options.backend == "openvino":
+        return "OpenVINO int8"
     return f"static int8, {options.method}" if options.mode == "static" else options.mode
 
 
@@ -316,15 +336,6 @@ def _beside(path: Path, facts: ModelFacts) -> OnnxModel:
             f"Export one, or name it with --onnx-{wanted}.",
         )
     return min(usable, key=lambda each: each.facts.style != "batched")
-
-
-@contextmanager
-def _session(graph: onnx.ModelProto) -> Iterator[OnnxModel]:
-    """An :class:`OnnxModel` of a graph in memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx.save(graph, path)
-        yield OnnxModel(path)
 
 
 def _feeds(model: Model, labelled: SampleSource, limit: int) -> Iterator[dict[str, np.ndarray]]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mobilesam_core.errors import CheckpointError
 from mobilesam_core.ops.frame import STRIDE
 
 Part = Literal["encoder", "decoder", "combined"]
 DecoderStyle = Literal["official", "batched", "low-res"]
-
-_KEY = "mobilesam"
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,8 @@ class ModelFacts:
     preprocessing_sha256: of the encoder's weights and of what is done to images, as in feature stores. precision: of
     the weights. license: of the weights, where it is known. io: what goes in and comes out, for a reader.
     """
+
+    KEY: ClassVar = "mobilesam"
 
     part: Part
     style: DecoderStyle | None
@@ -54,7 +54,7 @@ class ModelFacts:
 
     def to_metadata(self) -> dict[str, str]:
         """For the file's metadata."""
-        return {_KEY: json.dumps(asdict(self), sort_keys=True)}
+        return {self.KEY: json.dumps(asdict(self), sort_keys=True)}
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, str], name: str) -> ModelFacts:
@@ -63,13 +63,13 @@ class ModelFacts:
         Raises:
             CheckpointError: they are not there, or not in a form this version knows.
         """
-        if _KEY not in metadata:
+        if ModelFacts.KEY not in metadata:
             raise CheckpointError(
                 f"{name} does not say what it is: it was not exported by mobilesam.",
                 "Export it again with mobilesam export onnx.",
             )
         try:
-            values: dict[str, Any] = json.loads(metadata[_KEY])
+            values: dict[str, Any] = json.loads(metadata[ModelFacts.KEY])
             for key in ("pixel_mean", "pixel_std"):
                 values[key] = tuple(values[key])
             return ModelFacts(**values)

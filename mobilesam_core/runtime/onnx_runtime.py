@@ -1,4 +1,4 @@
-"""Running exported models with ONNX Runtime, without torch."""
+"""Running exported models, with ONNX Runtime or OpenVINO, without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mobilesam_core.errors import UsageError
 from mobilesam_core.ops.frame import Frame
 from mobilesam_core.ops.upscale import MaskUpscaler, Measured
 from mobilesam_core.prompts.types import ABSENT, PAD, POSITIVE, Prompt, PromptArrays, prompt_arrays
-from mobilesam_core.runtime.onnx_session import OnnxModel
+from mobilesam_core.runtime.exported import ExportedModel
 from mobilesam_core.runtime.preprocess import encoder_input
 from mobilesam_core.runtime.protocol import Decoded, EncodedImage, points_at_once
 from mobilesam_core.stores.producer import Producer
@@ -33,7 +33,7 @@ class OnnxRuntime:
         UsageError: they are not an encoder and a decoder, do not fit together, or the decoder answers with one mask.
     """
 
-    def __init__(self, encoder: OnnxModel, decoder: OnnxModel, force: bool = False) -> None:
+    def __init__(self, encoder: ExportedModel, decoder: ExportedModel, force: bool = False) -> None:
         self._encoder, self._decoder = encoder, decoder
         self.source = encoder.path
         self._facts = encoder.facts
@@ -173,7 +173,7 @@ class OnnxRuntime:
         return found["low_res_masks"], found["iou_predictions"]
 
 
-def answers_any_prompt(decoder: OnnxModel) -> bool:
+def answers_any_prompt(decoder: ExportedModel) -> bool:
     """Whether a decoder takes any number of points, and answers with all of its masks."""
     return not decoder.facts.single_mask and decoder.size_of("point_coords", 1) is None
 

@@ -22,13 +22,13 @@ def as_runtime(model: Sam | Runtime) -> Runtime:
 
 
 def open_onnx(encoder: Path, decoder: Path, providers: Sequence[str] = ("CPU",), force: bool = False) -> Runtime:
-    """An exported encoder and decoder, run by ONNX Runtime.
+    """An exported encoder and decoder, run by ONNX Runtime or OpenVINO.
 
     Raises:
         UsageError: a provider is not here, or the two do not fit together.
         CheckpointError: a file cannot be loaded.
     """
+    from mobilesam_core.runtime.exported import open_exported
     from mobilesam_core.runtime.onnx_runtime import OnnxRuntime
-    from mobilesam_core.runtime.onnx_session import OnnxModel
 
-    return OnnxRuntime(OnnxModel(encoder, providers), OnnxModel(decoder, providers), force)
+    return OnnxRuntime(open_exported(encoder, providers), open_exported(decoder, providers), force)

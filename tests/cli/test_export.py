@@ -33,10 +33,24 @@ def test_one_part_is_shown_as_a_table(run_cli: Run, nano_checkpoint: Path, tmp_p
     assert "verified" in ran.out and "iou_predictions" in ran.out
 
 
+def test_one_part_once_more_in_int8(run_cli: Run, nano_checkpoint: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.onnx"
+    given = ("export", "onnx", "--checkpoint", nano_checkpoint, "--encoder", "--out", tmp_path)
+    ran = run_cli(*given, "--quantize-out", small, "--json")
+    assert ran.code == 0, ran.err
+    exact, quantised = ran.json
+    assert quantised["path"] == str(small) and quantised["facts"]["precision"] == "int8"
+    assert quantised["bytes"] == small.stat().st_size < 0.8 * exact["bytes"]
+    again = run_cli(*given, "--quantize-out", small)
+    assert again.code == 2 and "there already" in again.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--opset", "9"), "Opset 9"),
+        (("--quantize-out", "small.onnx"), "names one file"),
+        (("--encoder", "--quantize-out", "small.bin"), "end in .onnx"),
         (("--decoder", "--embed-preprocessing"), "takes no images"),
         (("--image", "missing.png"), "no image missing.png"),
         (("--checkpoint", "missing.safetensors"), "no checkpoint"),

@@ -16,14 +16,14 @@ from mobilesam_core.config.data import ShapesConfig
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.errors import CheckpointError, DataError, UsageError
+from mobilesam_core.export.dynamic import to_dynamic
+from mobilesam_core.export.rewriting import prepared
 from mobilesam_core.export.workflow import ExportOptions, export_onnx
 from mobilesam_core.quantization import workflow
 from mobilesam_core.quantization.graphs import (
     Calibrated,
     calibrate,
-    dynamic,
     is_quantised,
-    prepared,
     quantisable,
     static,
 )
@@ -129,7 +129,7 @@ def test_gelu_of_bytes_is_a_steeper_sigmoid_times_its_input(model: Model, images
 
 def test_dynamic_counts_layers_that_were_exported_as_convolutions(encoder: Path) -> None:
     operators = [node.op_type for node in onnx.load(encoder).graph.node]
-    changed = dynamic(onnx.load(encoder))
+    changed = to_dynamic(onnx.load(encoder))
     pointwise = [
         node
         for node in changed.graph.node

@@ -1,0 +1,107 @@
+"""int8 by NNCF, for OpenVINO."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilesam_core.errors import UsageError
+from mobilesam_core.files import make_folder, output_error
+from mobilesam_core.runtime.facts import ModelFacts
+from mobilesam_core.runtime.openvino_model import OpenVinoModel, import_openvino
+
+Feeds = Callable[[], Iterator[Mapping[str, np.ndarray]]]
+
+
+class OpenVinoArtifact:
+    """An OpenVINO model; on disk an ``.xml`` with its weights in a ``.bin`` beside it."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def bytes(self) -> int:
+        with self._written() as path:
+            return path.stat().st_size + _weights(path).stat().st_size
+
+    def describe(self, facts: ModelFacts) -> None:
+        self._model.set_rt_info(json.dumps(asdict(facts), sort_keys=True), ModelFacts.KEY)
+
+    @contextmanager
+    def opened(self) -> Iterator[OpenVinoModel]:
+        with self._written() as path:
+            yield OpenVinoModel(path)
+
+    def save(self, path: Path) -> None:
+        make_folder(path.parent)
+        try:
+            with self._written(path.parent) as temporary:
+                # Weights without a graph are harmless; a graph without weights is not.
+                _weights(temporary).replace(_weights(path))
+                temporary.replace(path)
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        _weights(path).unlink(missing_ok=True)
+
+    @contextmanager
+    def _written(self, parent: Path | None = None) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".openvino.") as folder:
+            path = Path(folder) / "model.xml"
+            try:
+                import_openvino().save_model(self._model, path, compress_to_fp16=False)
+            except RuntimeError as error:  # what OpenVINO makes of a full disk
+                raise OSError(str(error).strip().splitlines()[-1]) from error
+            yield path
+
+
+def quantized(path: Path, feeds: Feeds) -> OpenVinoArtifact:
+    """An exported encoder with int8 weights and activations, as NNCF chooses them for transformers.
+
+    Args:
+        path: the float32 ONNX file.
+        feeds: makes an iterator over the inputs to calibrate on, of which one is in memory at a time; NNCF goes over
+            them several times.
+
+    Raises:
+        UsageError: OpenVINO or NNCF is not installed.
+    """
+    openvino = import_openvino()
+    for noisy in ("nncf", "torch.utils.cpp_extension"):  # the latter says that there is no CUDA
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        import nncf
+    except ImportError as error:
+        raise UsageError("NNCF is not installed.", 'Install it: pip install "mobilesam[openvino]".') from error
+    model = openvino.Core().read_model(path)
+    # What NNCF prints is not ours to say; our own output may be a JSON document.
+    with redirect_stdout(io.StringIO()):
+        quantised = nncf.quantize(
+            model, nncf.Dataset(_Again(feeds)), model_type=nncf.ModelType.TRANSFORMER, subset_size=2**31 - 1
+        )
+    return OpenVinoArtifact(quantised)
+
+
+class _Again(Iterable[Mapping[str, np.ndarray]]):
+    """Feeds that can be gone over again."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds
+
+    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
+        return self._feeds()
+
+
+def _weights(path: Path) -> Path:
+    return path.with_suffix(".bin")
