@@ -1,4 +1,5 @@
-"""What an image costs to encode, by what runs the encoder: torch and ONNX Runtime, in float32 and in smaller numbers.
+"""What an image costs to encode, by what runs the encoder (torch, ONNX Runtime, and OpenVINO where it is installed), in
+float32 and in smaller numbers.
 
     python benchmarks/deploy.py                                  # vit_t at 1024², random weights
     python benchmarks/deploy.py --checkpoint best.safetensors --json deploy.json
@@ -12,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import copy
+import importlib.util
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +35,13 @@ from mobilesam_core.export.workflow import ExportOptions, drawn_image, export_on
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.metrics import cosine
 from mobilesam_core.quantization.graphs import calibrate, static
+from mobilesam_core.quantization.workflow import QuantizeOptions
+from mobilesam_core.runtime.exported import ExportedModel
+from mobilesam_core.runtime.facts import ModelFacts
 from mobilesam_core.runtime.onnx_session import OnnxModel
 from mobilesam_core.runtime.preprocess import encoder_input
+
+_REST = 0.2  # seconds, after which threads of the runtime before no longer wait busily for work
 
 Encode = Callable[[np.ndarray], np.ndarray]
 
@@ -74,30 +82,33 @@ def measure(
     model = opened.model.to(memory_format=torch.channels_last)
     half = copy.deepcopy(model).in_precision(torch.bfloat16)
     paths = export(opened, folder)
-    files = {name: OnnxModel(path, threads=threads) for name, path in paths.items()}
-    inputs = [encoder_input(files["float32"].facts, image) for image in images]
-    feeds = ({"input_image": each} for each in inputs)
-    ready = prepared(onnx.load(paths["float32"]))
+    files: dict[str, ExportedModel] = {
+        f"ONNX Runtime, {name}": OnnxModel(path, threads=threads) for name, path in paths.items()
+    }
+    exact, facts = paths["float32"], files["ONNX Runtime, float32"].facts
+    inputs = [encoder_input(facts, image) for image in images]
     for name, graph in (
-        ("dynamic int8", to_dynamic(onnx.load(paths["float32"]))),
-        ("static int8", static(calibrate(ready, feeds, "minmax"))),
+        ("dynamic int8", to_dynamic(onnx.load(exact))),
+        ("static int8", static(calibrate(prepared(onnx.load(exact)), feeds(inputs), QuantizeOptions.method))),
     ):
-        describe(graph, files["float32"].facts)
-        paths[name] = folder / f"{name.replace(' ', '_')}.onnx"
-        onnx.save(graph, paths[name])
-        files[name] = OnnxModel(paths[name], threads=threads)
+        describe(graph, facts)
+        path = folder / f"{name.replace(' ', '_')}.onnx"
+        onnx.save(graph, path)
+        files[f"ONNX Runtime, {name}"] = OnnxModel(path, threads=threads)
+    if importlib.util.find_spec("nncf"):
+        files |= by_openvino(exact, inputs, facts, folder, threads)
     encoders: dict[str, Encode] = {"torch, float32": by_torch(model), "torch, bfloat16": by_torch(half)}
-    encoders |= {f"ONNX Runtime, {name}": by_onnx(each) for name, each in files.items()}
+    encoders |= {name: by_file(each) for name, each in files.items()}
     weights = sum(each.numel() for each in model.image_encoder.parameters()) / 1e6
-    megabytes = dict(
-        zip(encoders, [4 * weights, 2 * weights, *(p.stat().st_size / 1e6 for p in paths.values())], strict=True)
-    )
+    sizes = [4 * weights, 2 * weights, *(megabytes_of(each.path) for each in files.values())]
+    megabytes = dict(zip(encoders, sizes, strict=True))
     taken: dict[str, list[float]] = {name: [] for name in encoders}
     alike = dict.fromkeys(encoders, 1.0)
     expected = [encoders["torch, float32"](each) for each in inputs]
     for turn in range(runs + 1):
         number = turn % len(inputs)
         for name, encode in encoders.items():
+            time.sleep(_REST)
             start = time.perf_counter()
             found = encode(inputs[number])
             if turn:  # the first warms up
@@ -130,7 +141,34 @@ def by_torch(model: Sam) -> Encode:
     return encode
 
 
-def by_onnx(model: OnnxModel) -> Encode:
+def by_openvino(
+    exact: Path, inputs: list[np.ndarray], facts: ModelFacts, folder: Path, threads: int
+) -> dict[str, ExportedModel]:
+    """OpenVINO as it is told, and as it chooses by itself."""
+    from mobilesam_core.quantization.openvino import quantized
+    from mobilesam_core.runtime.openvino_model import OpenVinoModel
+
+    artifact = quantized(exact, partial(feeds, inputs), len(inputs))
+    artifact.describe(facts)
+    small = folder / "openvino_int8.xml"
+    artifact.save(small)
+    return {
+        "OpenVINO, float32": OpenVinoModel(exact, threads, "f32"),
+        "OpenVINO, its own choice": OpenVinoModel(exact, threads),
+        "OpenVINO, int8": OpenVinoModel(small, threads),
+    }
+
+
+def feeds(inputs: list[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    return ({"input_image": each} for each in inputs)
+
+
+def megabytes_of(path: Path) -> float:
+    weights = path.with_suffix(".bin")
+    return sum(each.stat().st_size for each in (path, weights) if each.is_file()) / 1e6
+
+
+def by_file(model: ExportedModel) -> Encode:
     return lambda image: model.run({"input_image": image})["image_embeddings"]
 
 

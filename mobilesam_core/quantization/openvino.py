@@ -66,29 +66,29 @@ class OpenVinoArtifact:
             yield path
 
 
-def quantized(path: Path, feeds: Feeds) -> OpenVinoArtifact:
+def quantized(path: Path, feeds: Feeds, count: int) -> OpenVinoArtifact:
     """An exported encoder with int8 weights and activations, as NNCF chooses them for transformers.
 
     Args:
         path: the float32 ONNX file.
         feeds: makes an iterator over the inputs to calibrate on, of which one is in memory at a time; NNCF goes over
-            them several times.
+            them several times. count: how many they are.
 
     Raises:
         UsageError: OpenVINO or NNCF is not installed.
     """
     openvino = import_openvino()
-    for noisy in ("nncf", "torch.utils.cpp_extension"):  # the latter says that there is no CUDA
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # which NNCF wakes: there is no CUDA
     try:
         import nncf
     except ImportError as error:
         raise UsageError("NNCF is not installed.", 'Install it: pip install "mobilesam[openvino]".') from error
+    nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(path)
     # What NNCF prints is not ours to say; our own output may be a JSON document.
     with redirect_stdout(io.StringIO()):
         quantised = nncf.quantize(
-            model, nncf.Dataset(_Again(feeds)), model_type=nncf.ModelType.TRANSFORMER, subset_size=2**31 - 1
+            model, nncf.Dataset(_Again(feeds)), model_type=nncf.ModelType.TRANSFORMER, subset_size=count
         )
     return OpenVinoArtifact(quantised)
 

@@ -144,7 +144,7 @@ def quantize(
         from mobilesam_core.quantization.openvino import quantized
 
         feeds = _Feeds(model, options, images, reporter)
-        artifact = quantized(model.path, feeds)
+        artifact = quantized(model.path, feeds, feeds.count)
         feeds.check()
         return _keep(attempts.measure(artifact, ()), out)
     if options.mode == "static":
@@ -238,16 +238,16 @@ class _Feeds:
 
     def __init__(self, model: Model, options: QuantizeOptions, images: ImageSource, reporter: Reporter) -> None:
         self._facts, self._images, self._reporter = model.original.facts, images, reporter
-        self._count = min(options.calibration_images, len(images))
+        self.count = min(options.calibration_images, len(images))
         self._seen, self._plain = False, True
-        if not self._count:
+        if not self.count:
             raise DataError("There is no image to calibrate on.", _LIKE_THESE)
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         reporter = NullReporter() if self._seen else self._reporter
         self._seen = True
-        with reporter.task("Calibrating", self._count, "images") as task:
-            for image in chosen(self._images, self._count):
+        with reporter.task("Calibrating", self.count, "images") as task:
+            for image in chosen(self._images, self.count):
                 self._plain &= bool((image == image[:1, :1]).all())
                 yield {"input_image": encoder_input(self._facts, image)}
                 task.advance()
