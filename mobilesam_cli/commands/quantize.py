@@ -96,9 +96,11 @@ def quantize(
     sensitivity: Annotated[
         bool,
         typer.Option(
-            "--sensitivity", help="Measure how much each node matters; takes a while.", rich_help_panel=_STATIC
+            "--sensitivity/--no-sensitivity",
+            help="Measure what each node matters, which takes one to five minutes.",
+            rich_help_panel=_STATIC,
         ),
-    ] = False,
+    ] = True,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write the report as Markdown.", show_default=False)
     ] = None,

@@ -97,7 +97,7 @@ def static(calibrated: Calibrated, exclude: Collection[str] = ()) -> onnx.ModelP
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     quantised: onnx.ModelProto = quantizer.model.model
-    _gelu_of_bytes(quantised.graph)
+    _gelu_of_bytes(quantised.graph, chosen)
     return without_shapes(quantised)
 
 
@@ -127,17 +127,16 @@ def _sums_between(graph: onnx.ModelProto, chosen: Collection[str]) -> list[str]:
     ]
 
 
-def _gelu_of_bytes(graph: onnx.GraphProto) -> None:
-    """Replace GELUs of quantised values by x sigmoid(1.702 x), whose two factors are quantised values as well."""
+def _gelu_of_bytes(graph: onnx.GraphProto, chosen: Collection[str]) -> None:
+    """Replace the ``chosen`` GELUs, whose inputs are quantised, by x sigmoid(1.702 x), whose two factors are quantised values as well."""
     values = {each.name: each for each in graph.initializer}
     makers = makers_of(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        source = makers.get(node.input[0]) if node.op_type == "Gelu" else None
-        if source is None or source.op_type != "DequantizeLinear":
+        if node.op_type != "Gelu" or node.name not in chosen:
             nodes.append(node)
             continue
-        integers, scale, zero = source.input
+        integers, scale, zero = makers[node.input[0]].input
         name = node.name
         steeper = GELU_SLOPE * numpy_helper.to_array(values[scale])
         graph.initializer.extend(

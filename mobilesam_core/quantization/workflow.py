@@ -58,8 +58,8 @@ class QuantizeOptions:
     backend: what the result is for: ``openvino`` takes no mode but ``static``, and NNCF chooses ranges and nodes.
     method, calibration_images, exclude: of ``static``: how ranges are chosen from activations, on how many images they
     are measured, and patterns of names of nodes that stay in float32. evaluation_images: that mIoU is measured on.
-    max_drop: points of mIoU that may be lost. sensitivity: measure what each node matters, which is measured in any
-    case when ``max_drop`` is exceeded.
+    max_drop: points of mIoU that may be lost. sensitivity: measure what each node matters, as is done in any case when
+    ``max_drop`` is exceeded.
     """
 
     mode: Mode = "static"
@@ -69,7 +69,7 @@ class QuantizeOptions:
     evaluation_images: int = 16
     exclude: tuple[str, ...] = ()
     max_drop: float = 1.0
-    sensitivity: bool = False
+    sensitivity: bool = True
     overwrite: bool = False
 
 

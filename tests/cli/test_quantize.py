@@ -24,9 +24,12 @@ def test_quantize(run_cli: Run, folder: Path, tmp_path: Path) -> None:
     encoder = folder / "nano_encoder.onnx"
     ran = run_cli("quantize", encoder, *quick, "--report", tmp_path / "q.md", "--json")
     assert ran.code == 0, ran.err
+    assert len(ran.json["sensitivity"]) > 40
     assert ran.json["passed"] and ran.json["path"] == str(tmp_path / "q.onnx")
     assert (tmp_path / "q.md").read_text().startswith("# q.onnx")
-    printed = run_cli("quantize", encoder, *quick, "--overwrite", "--method", "percentile", "--json")
+    printed = run_cli(
+        "quantize", encoder, *quick, "--overwrite", "--method", "percentile", "--no-sensitivity", "--json"
+    )
     assert printed.json["mode"] == "static int8, percentile"  # what the calibrator prints is kept out
     again = run_cli("quantize", encoder, *quick)
     assert again.code == 2 and "there already" in again.err

@@ -34,7 +34,7 @@ from mobilesam_core.quantization.workflow import Model, QuantizeOptions, open_mo
 from mobilesam_core.runtime.onnx_session import OnnxModel
 from mobilesam_core.runtime.preprocess import encoder_input
 
-QUICK = QuantizeOptions(calibration_images=4, evaluation_images=3, max_drop=100.0)
+QUICK = QuantizeOptions(calibration_images=4, evaluation_images=3, max_drop=100.0, sensitivity=False)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,11 @@ def _calibrated(model: Model, images: list[np.ndarray]) -> Calibrated:
 
 def test_gelu_of_bytes_is_a_steeper_sigmoid_times_its_input(model: Model, images: list[np.ndarray]) -> None:
     calibrated = _calibrated(model, images)
-    others = [name for name in quantisable(calibrated.graph) if name != "Gelu_2"]
-    graph = static(calibrated, others)
-    assert "Gelu" in {node.op_type for node in graph.graph.node}, "those that are excluded stay"
+    graph = static(calibrated, ["Gelu_1", "Gelu_5"])
+    left = [node.name for node in graph.graph.node if node.op_type == "Gelu"]
+    assert sorted(left) == ["Gelu_1", "Gelu_5"], (
+        "those that are excluded stay, though convolutions around are quantised"
+    )
     (product,) = (node for node in graph.graph.node if node.name == "Gelu_2")
     outputs = [product.input[0], "Gelu_2_in", "Gelu_2_factor", product.output[0]]
     del graph.graph.output[:]
