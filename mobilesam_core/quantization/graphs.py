@@ -128,7 +128,8 @@ def _sums_between(graph: onnx.ModelProto, chosen: Collection[str]) -> list[str]:
 
 
 def _gelu_of_bytes(graph: onnx.GraphProto, chosen: Collection[str]) -> None:
-    """Replace the ``chosen`` GELUs, whose inputs are quantised, by x sigmoid(1.702 x), whose two factors are quantised values as well."""
+    """Replace the ``chosen`` GELUs, whose inputs are quantised, by x sigmoid(1.702 x), whose two factors are quantised
+    values as well."""
     values = {each.name: each for each in graph.initializer}
     makers = makers_of(graph)
     nodes: list[onnx.NodeProto] = []
