@@ -18,8 +18,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -148,7 +147,7 @@ def by_openvino(
     from mobilesam_core.quantization.openvino import quantized
     from mobilesam_core.runtime.openvino_model import OpenVinoModel
 
-    artifact = quantized(exact, partial(feeds, inputs), len(inputs))
+    artifact = quantized(exact, feeds(inputs), len(inputs))
     artifact.describe(facts)
     small = folder / "openvino_int8.xml"
     artifact.save(small)
@@ -159,8 +158,8 @@ def by_openvino(
     }
 
 
-def feeds(inputs: list[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    return ({"input_image": each} for each in inputs)
+def feeds(inputs: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    return [{"input_image": each} for each in inputs]
 
 
 def megabytes_of(path: Path) -> float:

@@ -175,6 +175,8 @@ def _shrink_tables(graph: onnx.GraphProto) -> None:
         if value.data_type != onnx.TensorProto.INT64 or math.prod(value.dims) < _TABLE:
             continue
         table = numpy_helper.to_array(value)
+        if table.min() < 0:  # counted from the end: no unsigned number says that
+            continue
         graph.initializer.remove(value)
         small = f"{value.name}_small"
         graph.initializer.append(numpy_helper.from_array(table.astype(np.min_scalar_type(table.max())), small))

@@ -132,6 +132,8 @@ def export_onnx(
     taken = [path for path in [*paths.values(), options.quantize_out] if path is not None and path.exists()]
     if taken and not options.overwrite:
         raise UsageError(f"{taken[0]} is there already.", "Choose another folder with --out, or use --overwrite.")
+    if options.quantize_out is not None and options.quantize_out.resolve() in {p.resolve() for p in paths.values()}:
+        raise UsageError(f"{options.quantize_out} is where the float32 export goes.", "Choose another --quantize-out.")
     make_folder(options.out)
     shown = drawn_image(len(opened.model.pixel_mean)) if image is None else image
     exported = []

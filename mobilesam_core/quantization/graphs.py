@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Calibrated:
     ranges: TensorsData
 
 
-def calibrate(graph: onnx.ModelProto, feeds: Iterator[Mapping[str, np.ndarray]], method: Method) -> Calibrated:
+def calibrate(graph: onnx.ModelProto, feeds: Iterable[Mapping[str, np.ndarray]], method: Method) -> Calibrated:
     """Measure the activations of a :func:`prepared` graph on ``feeds``, one of them in memory at a time."""
     # What the calibrator prints is not ours to say; our own output may be a JSON document.
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ from mobilesam_core.errors import UsageError
 from mobilesam_core.files import make_folder, output_error
 from mobilesam_core.runtime.facts import ModelFacts
 from mobilesam_core.runtime.openvino_model import OpenVinoModel, import_openvino
-
-Feeds = Callable[[], Iterator[Mapping[str, np.ndarray]]]
 
 
 class OpenVinoArtifact:
@@ -34,7 +30,7 @@ class OpenVinoArtifact:
             return path.stat().st_size + _weights(path).stat().st_size
 
     def describe(self, facts: ModelFacts) -> None:
-        self._model.set_rt_info(json.dumps(asdict(facts), sort_keys=True), ModelFacts.KEY)
+        self._model.set_rt_info(facts.to_metadata()[ModelFacts.KEY], ModelFacts.KEY)
 
     @contextmanager
     def opened(self) -> Iterator[OpenVinoModel]:
@@ -66,41 +62,39 @@ class OpenVinoArtifact:
             yield path
 
 
-def quantized(path: Path, feeds: Feeds, count: int) -> OpenVinoArtifact:
+def quantized(path: Path, feeds: Iterable[Mapping[str, np.ndarray]], count: int) -> OpenVinoArtifact:
     """An exported encoder with int8 weights and activations, as NNCF chooses them for transformers.
 
     Args:
         path: the float32 ONNX file.
-        feeds: makes an iterator over the inputs to calibrate on, of which one is in memory at a time; NNCF goes over
-            them several times. count: how many they are.
+        feeds: the inputs to calibrate on, which NNCF goes over several times; one need be in memory at a time.
+        count: how many they are.
 
     Raises:
         UsageError: OpenVINO or NNCF is not installed.
     """
-    openvino = import_openvino()
+    nncf = import_nncf()
+    model = import_openvino().Core().read_model(path)
+    # What NNCF prints is not ours to say; our own output may be a JSON document.
+    with redirect_stdout(io.StringIO()):
+        quantised = nncf.quantize(model, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER, subset_size=count)
+    return OpenVinoArtifact(quantised)
+
+
+def import_nncf() -> Any:
+    """The package; OpenVINO is looked for too, since it works on that.
+
+    Raises:
+        UsageError: one of them is not installed.
+    """
+    import_openvino()
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # which NNCF wakes: there is no CUDA
     try:
         import nncf
     except ImportError as error:
         raise UsageError("NNCF is not installed.", 'Install it: pip install "mobilesam[openvino]".') from error
     nncf.set_log_level(logging.ERROR)
-    model = openvino.Core().read_model(path)
-    # What NNCF prints is not ours to say; our own output may be a JSON document.
-    with redirect_stdout(io.StringIO()):
-        quantised = nncf.quantize(
-            model, nncf.Dataset(_Again(feeds)), model_type=nncf.ModelType.TRANSFORMER, subset_size=count
-        )
-    return OpenVinoArtifact(quantised)
-
-
-class _Again(Iterable[Mapping[str, np.ndarray]]):
-    """Feeds that can be gone over again."""
-
-    def __init__(self, feeds: Feeds) -> None:
-        self._feeds = feeds
-
-    def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
-        return self._feeds()
+    return nncf
 
 
 def _weights(path: Path) -> Path:

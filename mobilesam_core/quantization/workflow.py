@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -141,8 +142,9 @@ def quantize(
     images = SampleImages(labelled) if calibration is None else calibration
     attempts = _Attempts(model, options, labelled, reporter)
     if options.backend == "openvino":
-        from mobilesam_core.quantization.openvino import quantized
+        from mobilesam_core.quantization.openvino import import_nncf, quantized
 
+        import_nncf()
         feeds = _Feeds(model, options, images, reporter)
         artifact = quantized(model.path, feeds, feeds.count)
         feeds.check()
@@ -159,8 +161,10 @@ def _check_out(out: Path, model: Model, options: QuantizeOptions) -> None:
         raise UsageError(f"{out} does not end in {suffix}.", "Choose another name with --out.")
     if out.resolve() in (model.path.resolve(), model.other.path.resolve()):
         raise UsageError(f"{out} is one of the two models that are read.", "Choose another name with --out.")
-    if out.exists() and not options.overwrite:
-        raise UsageError(f"{out} is there already.", "Choose another name with --out, or use --overwrite.")
+    written = [out, out.with_suffix(".bin")] if options.backend == "openvino" else [out]
+    taken = [path for path in written if path.exists()]
+    if taken and not options.overwrite:
+        raise UsageError(f"{taken[0]} is there already.", "Choose another name with --out, or use --overwrite.")
     make_folder(out.parent)
 
 
@@ -178,10 +182,14 @@ class _Attempts:
     def __init__(self, model: Model, options: QuantizeOptions, labelled: SampleSource, reporter: Reporter) -> None:
         self.model, self.options, self.reporter = model, options, reporter
         self._labelled = labelled
-        self._before, self._objects = miou_of(model.runtime(), labelled, options.evaluation_images, reporter)
+
+    @cached_property
+    def _before(self) -> tuple[dict[str, float], int]:
+        return miou_of(self.model.runtime(), self._labelled, self.options.evaluation_images, self.reporter)
 
     def measure(self, artifact: Artifact, excluded: Sequence[str], sensitivity: Sequence[Sensitivity] = ()) -> _Attempt:
         options, model = self.options, self.model
+        before, objects = self._before
         facts = replace(model.original.facts, precision="fp16" if options.mode == "fp16" else "int8")
         artifact.describe(facts)
         with artifact.opened() as changed:
@@ -196,8 +204,8 @@ class _Attempts:
             size=BeforeAfter(model.path.stat().st_size, artifact.bytes),
             latency=BeforeAfter(before_ms, after_ms),
             cosine=alike,
-            miou={kind: BeforeAfter(self._before[kind], after[kind]) for kind in after},
-            objects=self._objects,
+            miou={kind: BeforeAfter(before[kind], after[kind]) for kind in after},
+            objects=objects,
             excluded=tuple(excluded),
             sensitivity=tuple(sensitivity),
             max_drop=options.max_drop,
@@ -211,7 +219,7 @@ def _static(attempts: _Attempts, graph: onnx.ModelProto, images: ImageSource) ->
     nodes = quantisable(graph)
     spared = _fitting(nodes, options.exclude)
     feeds = _Feeds(model, options, images, reporter)
-    calibrated = calibrate(graph, feeds(), options.method)
+    calibrated = calibrate(graph, feeds, options.method)
     feeds.check()
     sensitivity = _sensitivity(model, calibrated, images, reporter) if options.sensitivity else []
     best = attempts.measure(OnnxArtifact(static(calibrated, spared)), spared, sensitivity)
@@ -243,7 +251,7 @@ class _Feeds:
         if not self.count:
             raise DataError("There is no image to calibrate on.", _LIKE_THESE)
 
-    def __call__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         reporter = NullReporter() if self._seen else self._reporter
         self._seen = True
         with reporter.task("Calibrating", self.count, "images") as task:
@@ -253,14 +261,9 @@ class _Feeds:
                 task.advance()
 
     def check(self) -> None:
-        """Raises:
-        DataError: no image that was seen says anything.
-        """
+        """Raise a :class:`DataError` if no image that was seen says anything."""
         if self._plain:
-            raise DataError(
-                "The images are of one colour each: they say nothing to calibrate on.",
-                _LIKE_THESE,
-            )
+            raise DataError("The images are of one colour each: they say nothing to calibrate on.", _LIKE_THESE)
 
 
 def _sensitivity(model: Model, calibrated: Calibrated, images: ImageSource, reporter: Reporter) -> list[Sensitivity]:

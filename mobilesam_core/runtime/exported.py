@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mobilesam_core.errors import UsageError
 from mobilesam_core.runtime.facts import ModelFacts
 
 OPENVINO_SUFFIX = ".xml"
@@ -36,9 +37,11 @@ def open_exported(path: Path, providers: Sequence[str] = ("CPU",)) -> ExportedMo
     ONNX Runtime.
 
     Raises:
-        UsageError: the library or a provider is not installed.
+        UsageError: the library or a provider is not installed, or the provider is not for such a file.
         CheckpointError: the file cannot be loaded.
     """
+    if path.suffix == OPENVINO_SUFFIX and list(providers) not in (["CPU"], [OPENVINO]):
+        raise UsageError(f"{path} runs on OpenVINO's CPU, not on {','.join(providers)}.", "Leave out --providers.")
     if path.suffix == OPENVINO_SUFFIX or list(providers) == [OPENVINO]:
         from mobilesam_core.runtime.openvino_model import OpenVinoModel
 

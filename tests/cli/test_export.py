@@ -41,6 +41,8 @@ def test_one_part_once_more_in_int8(run_cli: Run, nano_checkpoint: Path, tmp_pat
     exact, quantised = ran.json
     assert quantised["path"] == str(small) and quantised["facts"]["precision"] == "int8"
     assert quantised["bytes"] == small.stat().st_size < 0.8 * exact["bytes"]
+    same = run_cli(*given[:-1], tmp_path / "o", "--quantize-out", tmp_path / "o/nano_encoder.onnx")
+    assert same.code == 2 and "where the float32 export goes" in same.err
     again = run_cli(*given, "--quantize-out", small)
     assert again.code == 2 and "there already" in again.err
 

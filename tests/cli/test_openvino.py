@@ -55,6 +55,12 @@ def test_quantise_and_run(run_cli: Run, folder: Path, tmp_path: Path) -> None:
     areas = [ran.json["images"][0]["masks"][0]["area"] for ran in (found, expected)]
     assert areas[0] == pytest.approx(areas[1], rel=0.2)
 
+    (tmp_path / "q.xml").rename(tmp_path / "r.xml")
+    beside = run_cli("quantize", encoder, "--backend", "openvino", "--out", tmp_path / "q.xml", *quick)
+    assert beside.code == 2 and "q.bin is there already" in beside.err
+    (tmp_path / "r.xml").rename(tmp_path / "q.xml")
+    cuda = run_cli("predict", folder / "drawn.png", *prompts, *small, "--providers", "CUDA,CPU")
+    assert cuda.code == 2 and "not on CUDA,CPU" in cuda.err
     (tmp_path / "q.bin").unlink()
     with pytest.raises(CheckpointError, match=r"q\.xml is no model"):
         open_exported(tmp_path / "q.xml")
