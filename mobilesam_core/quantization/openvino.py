@@ -15,7 +15,7 @@ import numpy as np
 from mobilesam_core.errors import UsageError
 from mobilesam_core.files import make_folder, output_error
 from mobilesam_core.runtime.facts import ModelFacts
-from mobilesam_core.runtime.openvino_model import OpenVinoModel, import_openvino
+from mobilesam_core.runtime.openvino_model import OpenVinoModel, import_openvino, openvino_core
 
 
 class OpenVinoArtifact:
@@ -74,7 +74,7 @@ def quantized(path: Path, feeds: Iterable[Mapping[str, np.ndarray]], count: int)
         UsageError: OpenVINO or NNCF is not installed.
     """
     nncf = import_nncf()
-    model = import_openvino().Core().read_model(path)
+    model = openvino_core().read_model(path)
     # What NNCF prints is not ours to say; our own output may be a JSON document.
     with redirect_stdout(io.StringIO()):
         quantised = nncf.quantize(model, nncf.Dataset(feeds), model_type=nncf.ModelType.TRANSFORMER, subset_size=count)

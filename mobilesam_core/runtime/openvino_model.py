@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class OpenVinoModel:
             options["INFERENCE_NUM_THREADS"] = threads
         if precision is not None:
             options["INFERENCE_PRECISION_HINT"] = precision
-        core = openvino.Core()
+        core = openvino_core()
         try:
             model = core.read_model(path)
             compiled = core.compile_model(model, "CPU", options)
@@ -78,6 +79,20 @@ def import_openvino() -> Any:
     except ImportError as error:
         raise UsageError("OpenVINO is not installed.", 'Install it: pip install "mobilesam[openvino]".') from error
     return openvino
+
+
+@cache
+def openvino_core() -> Any:
+    """The one ``Core`` of the process, which lives as long as that.
+
+    A ``Core`` gives the calling thread a stack for signals where the processor has AMX, and takes it back when it is
+    freed; of two that overlap, the second then leaves behind that of the first, which is gone, and the next signal
+    ends the process.
+
+    Raises:
+        UsageError: OpenVINO is not installed.
+    """
+    return import_openvino().Core()
 
 
 def _metadata(path: Path, model: Any) -> dict[str, str]:

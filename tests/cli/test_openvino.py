@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,3 +106,22 @@ def test_not_one_of_ours(run_cli: Run, folder: Path, tmp_path: Path) -> None:
     given = ("--onnx-encoder", tmp_path / "e.xml", "--onnx-decoder", folder / "nano_decoder_batched.onnx")
     ran = run_cli("predict", folder / "drawn.png", "--point", "5,5", *given, "--out", tmp_path / "p")
     assert ran.code == 1 and "e.xml is no model that OpenVINO" in ran.err
+
+
+def test_signals_still_arrive_when_models_are_gone(folder: Path) -> None:
+    script = """
+import signal, subprocess, sys
+from pathlib import Path
+from mobilesam_core.runtime.openvino_model import OpenVinoModel
+models = [OpenVinoModel(Path(sys.argv[1])) for _ in range(2)]
+del models[0]
+del models[0]
+signal.signal(signal.SIGCHLD, lambda *_: None)
+for _ in range(3):
+    subprocess.run([sys.executable, "-c", ""])
+print("fine")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, folder / "nano_encoder.onnx"], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "fine\n"), ran.stderr
