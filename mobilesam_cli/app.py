@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mobilesam_cli.commands.amg import amg
+from mobilesam_cli.commands.distill import distill
 from mobilesam_cli.commands.embed import embed
 from mobilesam_cli.commands.eval import evaluate
 from mobilesam_cli.commands.export import export
@@ -53,6 +54,7 @@ app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("amg")(amg)
 app.command("embed")(embed)
+app.add_typer(distill, name="distill")
 app.add_typer(export, name="export")
 app.command("quantize")(quantize)
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from mobilesam_core.checkpoints.loading import build_sam_vit_t, sam_model_registry
     from mobilesam_core.data.training_set import TrainingSet as SAMDataset
     from mobilesam_core.losses.total import SegLoss
+    from mobilesam_core.models.features import FeatureHookManager
     from mobilesam_core.models.sam import Sam
     from mobilesam_core.prediction.predictor import SamPredictor
     from mobilesam_core.scheduler import PolynomialLR
 
 # Public name → where it lives; a name after the colon is the one it has there.
 _PUBLIC = {
+    "FeatureHookManager": "mobilesam_core.models.features",
     "PolynomialLR": "mobilesam_core.scheduler",
     "SAMDataset": "mobilesam_core.data.training_set:TrainingSet",
     "Sam": "mobilesam_core.models.sam",
@@ -32,6 +34,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "FeatureHookManager",
     "PolynomialLR",
     "SAMDataset",
     "Sam",

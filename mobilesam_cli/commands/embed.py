@@ -66,12 +66,12 @@ def embed(
     share = Shard.parse(shard)
     files = find_images(images or [], sys.stdin if "-" in (images or []) else (), out)
 
-    from mobilesam_core.embedding.workflow import embed_images
+    from mobilesam_core.embedding.workflow import EmbeddingExtractor, store_features
 
     runtime = ModelChoice(
         checkpoint, model_type, image_size, device, precision, onnx_encoder, onnx_decoder, providers, force
     ).open()
-    result = embed_images(files, runtime, out, shard=share, reporter=reporter())
+    result = store_features(files, EmbeddingExtractor(runtime), out, shard=share, reporter=reporter())
     if json:
         print_json(result.to_json())
     else:

@@ -34,6 +34,9 @@ class ImageEncoder(nn.Module, ABC):
     num_layers: one more than the largest :meth:`layer_index`.
     """
 
+    patch_embed: nn.Module
+    neck: nn.Module
+
     def __init__(self, img_size: int, out_indices: Sequence[int], num_layers: int) -> None:
         super().__init__()
         self.img_size = img_size

@@ -7,8 +7,9 @@ from pathlib import Path
 from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.files import file_sha256
 from mobilesam_core.ops.frame import Frame
+from mobilesam_core.ops.layout import NECK
 from mobilesam_core.runtime.protocol import EncodedImage, Runtime
-from mobilesam_core.stores.features import NECK, FeatureStore
+from mobilesam_core.stores.features import FeatureStore
 
 
 class StoredEmbeddings:

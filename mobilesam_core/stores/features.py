@@ -2,7 +2,8 @@
 
 Each file is complete by itself: its header holds the index of its entries and what made them. So any number of
 processes may write to one folder, a killed one loses no more than what it had not yet written, and the index of the
-store is the union of its files' headers, which cannot disagree with their contents.
+store is the union of its files' headers, which cannot disagree with their contents. Different levels of an image may be
+in different files.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -22,25 +24,44 @@ import safetensors.numpy
 
 from mobilesam_core.errors import DataError, OutputError, UsageError
 from mobilesam_core.files import atomic_path, make_folder, remove_leftovers
+from mobilesam_core.ops.layout import NECK, Layout
 from mobilesam_core.stores.producer import Producer
 
-NECK = "neck"
-"""The level of the final embedding, what the decoder reads; ``blocks.N`` are inner ones."""
-
-Layout = Literal["CHW", "HWC"]
-
-_FORMAT = "mobilesam-features-1"
+_FORMAT = "mobilesam-features-2"
 _FILES = "features*.safetensors"
 _FILE_BYTES, _FILE_SECONDS = 2**26, 60.0  # a crash loses less than this
 
 
 @dataclass(frozen=True)
 class Level:
-    """Where one level of an image's features is: its tensor's name in its file, shape, and order of axes."""
+    """Where one level of an image's features is: its file, its tensor's name there, shape, order of axes, and the
+    CRC-32 of its bytes."""
 
+    file: Path
     tensor: str
     shape: tuple[int, int, int]
     layout: Layout
+    crc32: int
+
+    @property
+    def bytes(self) -> int:
+        return 2 * self.shape[0] * self.shape[1] * self.shape[2]
+
+    def read(self) -> np.ndarray:
+        """The float16 features, in their layout.
+
+        Raises:
+            DataError: the file cannot be read any more, or its contents have changed.
+        """
+        try:
+            # Mapped anew each time: it costs next to nothing, and no file stays open in a process that is forked.
+            with safetensors.safe_open(self.file, framework="np") as opened:
+                features: np.ndarray = opened.get_tensor(self.tensor)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise _broken(self.file, error) from error
+        if features.shape != self.shape or zlib.crc32(features.data) != self.crc32:
+            raise _broken(self.file, f"{self.tensor} has changed")
+        return features
 
 
 @dataclass(frozen=True)
@@ -48,14 +69,13 @@ class Entry:
     """What the index knows of one image.
 
     key: its name, for people. sha256: of the image file: features are found by it, whatever the file is called.
-    original_size: ``(H, W)`` of the upright image. levels: by name. file: which of the store's files has them.
+    original_size: ``(H, W)`` of the upright image. levels: by name.
     """
 
     key: str
     sha256: str
     original_size: tuple[int, int]
     levels: Mapping[str, Level]
-    file: Path
 
 
 class FeatureStore:
@@ -69,16 +89,15 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path) -> None:
-        files = sorted(folder.glob(_FILES))
-        if not files:
-            raise UsageError(f"{folder} holds no stored features.", "Make them with mobilesam embed --out.")
         self.folder = folder
         self.entries: dict[str, Entry] = {}
         producers: dict[Producer, Path] = {}
-        for file in files:
-            producer, entries = _read_index(file)
+        for file in store_files(folder):
+            producer, entries = read_index(file)
             producers.setdefault(producer, file)
-            self.entries |= {entry.sha256: entry for entry in entries}
+            for entry in entries:
+                known = self.entries.get(entry.sha256, entry)
+                self.entries[entry.sha256] = replace(known, levels={**known.levels, **entry.levels})
         if len(producers) > 1:
             first, second = list(producers.values())[:2]
             raise DataError(
@@ -86,7 +105,6 @@ class FeatureStore:
                 "Keep each one's features in its own folder.",
             )
         (self.producer,) = producers
-        self._open: dict[Path, Any] = {}
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -99,16 +117,9 @@ class FeatureStore:
 
         Raises:
             KeyError: there is no such image or level.
-            DataError: the file that holds it cannot be read any more.
+            DataError: the file that holds it cannot be read any more, or its contents have changed.
         """
-        entry = self.entries[sha256]
-        try:
-            if entry.file not in self._open:
-                self._open[entry.file] = safetensors.safe_open(entry.file, framework="np")
-            features: np.ndarray = self._open[entry.file].get_tensor(entry.levels[level].tensor)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise _broken(entry.file, error) from error
-        return features
+        return self.entries[sha256].levels[level].read()
 
 
 class FeatureWriter:
@@ -129,7 +140,7 @@ class FeatureWriter:
             raise OutputError(f"{folder} is a file, not a folder.", "Choose another folder with --out.")
         make_folder(folder)
         self._folder, self._producer, self._part, self._file_bytes = folder, producer, part, file_bytes
-        self._held: set[str] = set()
+        self._held: set[tuple[str, str]] = set()
         self._pending: list[dict[str, Any]] = []
         self._tensors: dict[str, np.ndarray] = {}
         self._pending_bytes = 0
@@ -140,7 +151,7 @@ class FeatureWriter:
             if store.producer != producer:
                 what = producer.difference(store.producer) or f"precision {store.producer.precision}"
                 raise UsageError(f"{folder} holds features made by {what}.", "Choose another folder with --out.")
-            self._held |= store.entries.keys()
+            self._held |= {(sha256, level) for sha256, entry in store.entries.items() for level in entry.levels}
         remove_leftovers(folder, [self._path(number).stem for number in range(self._next_number() + 1)])
 
     def __enter__(self) -> FeatureWriter:
@@ -151,9 +162,9 @@ class FeatureWriter:
     ) -> None:
         self.flush()
 
-    def holds(self, sha256: str) -> bool:
-        """Whether the features of this image file are there, or about to be."""
-        return sha256 in self._held
+    def missing(self, sha256: str, levels: Sequence[str]) -> list[str]:
+        """Which of the levels of this image file are neither there nor about to be."""
+        return [level for level in levels if (sha256, level) not in self._held]
 
     def add(
         self,
@@ -164,6 +175,8 @@ class FeatureWriter:
     ) -> None:
         """Add one image's features, ``(C, h, w)`` or ``(h, w, C)`` as their layout says; stored as float16.
 
+        Levels that are there already stay as they are.
+
         Raises:
             DataError: a value is not finite, or too large for float16; nothing was added.
             OutputError: a file of the store cannot be written.
@@ -171,17 +184,24 @@ class FeatureWriter:
         number = len(self._pending)
         tensors: dict[str, np.ndarray] = {}
         levels: dict[str, dict[str, Any]] = {}
-        for name, (values, layout) in features.items():
+        due = self.missing(sha256, list(features))
+        for name in due:
+            values, layout = features[name]
             with np.errstate(over="ignore"):
                 stored = np.ascontiguousarray(values, np.float16)
             if not np.isfinite(stored).all():
                 raise DataError(f"The {name} features of {key} are not finite in float16.", "Check the weights.")
             tensors[f"{number}/{name}"] = stored
-            levels[name] = {"tensor": f"{number}/{name}", "shape": list(stored.shape), "layout": layout}
+            levels[name] = {
+                "tensor": f"{number}/{name}",
+                "shape": list(stored.shape),
+                "layout": layout,
+                "crc32": zlib.crc32(stored.data),
+            }
         self._tensors |= tensors
         self._pending_bytes += sum(each.nbytes for each in tensors.values())
         self._pending.append({"key": key, "sha256": sha256, "original_size": list(original_size), "levels": levels})
-        self._held.add(sha256)
+        self._held |= {(sha256, name) for name in due}
         if self._pending_bytes >= self._file_bytes or time.monotonic() - self._since >= _FILE_SECONDS:
             self.flush()
 
@@ -222,7 +242,26 @@ def require_space(folder: Path, size: int) -> None:
         )
 
 
-def _read_index(file: Path) -> tuple[Producer, list[Entry]]:
+def store_files(folder: Path) -> list[Path]:
+    """The files of a store.
+
+    Raises:
+        UsageError: there are none.
+    """
+    files = sorted(folder.glob(_FILES))
+    if not files:
+        raise UsageError(
+            f"{folder} holds no stored features.", "Make them with mobilesam embed --out, or mobilesam distill extract."
+        )
+    return files
+
+
+def read_index(file: Path) -> tuple[Producer, list[Entry]]:
+    """What a file of a store says of itself.
+
+    Raises:
+        DataError: it is broken, or no such file.
+    """
     try:
         with safetensors.safe_open(file, framework="np") as opened:
             header = opened.metadata() or {}
@@ -234,8 +273,10 @@ def _read_index(file: Path) -> tuple[Producer, list[Entry]]:
                 key=each["key"],
                 sha256=each["sha256"],
                 original_size=(each["original_size"][0], each["original_size"][1]),
-                levels={name: Level(**{**at, "shape": tuple(at["shape"])}) for name, at in each["levels"].items()},
-                file=file,
+                levels={
+                    name: Level(**{**at, "file": file, "shape": tuple(at["shape"])})
+                    for name, at in each["levels"].items()
+                },
             )
             for each in json.loads(header["entries"])
         ]
@@ -244,7 +285,7 @@ def _read_index(file: Path) -> tuple[Producer, list[Entry]]:
     return producer, entries
 
 
-def _broken(file: Path, error: Exception) -> DataError:
+def _broken(file: Path, why: object) -> DataError:
     return DataError(
-        f"{file} is broken or was cut short ({error}).", "Remove it; running the same command again makes what it held."
+        f"{file} is broken or was cut short ({why}).", "Remove it; running the same command again makes what it held."
     )

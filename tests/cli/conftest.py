@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mobilesam_cli.app import main
 from mobilesam_core.checkpoints.weights import save_weights
+from mobilesam_core.config.data import ShapesConfig
 from mobilesam_core.config.model import ModelConfig
+from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.models.registry import build_sam
 
 
@@ -78,3 +82,18 @@ def nano_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "nano.safetensors"
     save_weights(build_sam(ModelConfig(name="vit_nano", checkpoint=None, image_size=64)), path, {})
     return path
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Three images and their masks of ids."""
+    source = ShapesSource(ShapesConfig(format="shapes", domains=("polygons",), count=3, size=96, seed=5))
+    for index in range(3):
+        sample = source[index]
+        labels = sum(
+            (i + 1) * mask.astype(np.uint8) for i, mask in enumerate(sample.masks.dense(range(len(sample.masks))))
+        )
+        for folder, pixels in (("images", sample.image), ("masks", labels)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{index}.png")
+    return tmp_path / "images"

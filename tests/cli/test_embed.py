@@ -15,27 +15,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mobilesam_core.config.data import ShapesConfig
-from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.stores.features import FeatureStore
 
 Run = Callable[..., Any]
 NANO = ("--checkpoint", "nano", "--device", "cpu")
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """Three images and their masks of ids."""
-    source = ShapesSource(ShapesConfig(format="shapes", domains=("polygons",), count=3, size=96, seed=5))
-    for index in range(3):
-        sample = source[index]
-        labels = sum(
-            (i + 1) * mask.astype(np.uint8) for i, mask in enumerate(sample.masks.dense(range(len(sample.masks))))
-        )
-        for folder, pixels in (("images", sample.image), ("masks", labels)):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            Image.fromarray(pixels).save(tmp_path / folder / f"{index}.png")
-    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -150,5 +133,13 @@ def test_a_killed_run_goes_on(run_cli: Run, images: Path, tmp_path: Path) -> Non
     ran = run_cli(*given, "--json")
     assert ran.code == 0 and ran.json["skipped"] == done
     assert not list(out.glob(".*"))
-    hashes = {entry.key for entry in FeatureStore(out).entries.values()}
-    assert {path.stem for path in images.glob("*.png")} == hashes
+    named = {entry.key for entry in FeatureStore(out).entries.values()}
+    assert {path.stem for path in images.glob("*.png")} == named
+    # The same features as those of a run that nobody killed.
+    whole = tmp_path / "whole"
+    assert run_cli("embed", images, "--out", whole, *NANO, "--image-size", "1024").code == 0
+    checksums = [
+        {sha256: entry.levels["neck"].crc32 for sha256, entry in FeatureStore(folder).entries.items()}
+        for folder in (out, whole)
+    ]
+    assert checksums[0] == checksums[1]

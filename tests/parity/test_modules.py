@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mobilesam_core.checkpoints.keys import to_ours
 from mobilesam_core.config.model import EncoderOverrides, ModelConfig
+from mobilesam_core.models.features import FeatureHookManager
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam, batch_prompts
 
@@ -109,3 +110,21 @@ def test_mask_decoder(vit_t: Pair, assert_same: Check, kinds: tuple[str, ...]) -
     assert ((positive > 0.02) & (positive < 0.98)).all(), "masks of one sign would prove nothing"
     assert_same(output.low_res_logits, masks)
     assert_same(output.iou_predictions, iou)
+
+
+@torch.no_grad()
+@pytest.mark.slow
+def test_vit_b_levels(vit_b: Pair, assert_same: Check) -> None:
+    oracle, ours = vit_b
+    inner: dict[int, Tensor] = {}
+    for number in (2, 8):
+        oracle.image_encoder.blocks[number].register_forward_hook(
+            lambda _, __, output, number=number: inner.__setitem__(number, output)
+        )
+    expected = oracle.image_encoder(image())
+    with FeatureHookManager(ours.image_encoder, ["blocks.2", "blocks.8", "neck"]) as features:
+        ours.image_encoder(image())
+        assert features.layouts["blocks.8"] == "HWC"
+        assert_same(features["blocks.2"], inner[2])
+        assert_same(features["blocks.8"], inner[8])
+        assert_same(features["neck"], expected)

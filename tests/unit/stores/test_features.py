@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from mobilesam_core.errors import DataError, OutputError, UsageError
-from mobilesam_core.stores.features import NECK, FeatureStore, FeatureWriter, require_space
+from mobilesam_core.ops.layout import NECK
+from mobilesam_core.stores.features import FeatureStore, FeatureWriter, require_space
 from mobilesam_core.stores.producer import Producer
 
 PRODUCER = Producer("vit_nano", "a" * 64, "b" * 64, 256, "32")
@@ -42,7 +43,7 @@ def test_files_stay_small_and_are_added_to(tmp_path: Path) -> None:
         assert len(list(tmp_path.glob("*.safetensors"))) == 2  # the fifth is still in memory
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
     with FeatureWriter(tmp_path, PRODUCER) as writer:
-        assert writer.holds(f"{4:064d}") and not writer.holds(f"{5:064d}")
+        assert not writer.missing(f"{4:064d}", [NECK]) and writer.missing(f"{5:064d}", [NECK]) == [NECK]
         expected = _add(writer, 5)
     store = FeatureStore(tmp_path)
     assert len(store) == 6 and np.array_equal(store.read(f"{5:064d}"), expected.astype(np.float16))
@@ -98,6 +99,29 @@ def test_files_of_two_producers_are_refused(tmp_path: Path) -> None:
         FeatureStore(tmp_path / "0")
 
 
+def test_levels_may_come_one_after_another(tmp_path: Path) -> None:
+    neck, block, other = np.ones((4, 2, 2)), np.full((2, 2, 8), 2.0), np.zeros((4, 2, 2))
+    with FeatureWriter(tmp_path, PRODUCER) as writer:
+        writer.add("one", "1" * 64, (48, 32), {NECK: (neck, "CHW")})
+    with FeatureWriter(tmp_path, PRODUCER) as writer:
+        assert writer.missing("1" * 64, [NECK, "blocks.8"]) == ["blocks.8"]
+        writer.add("one", "1" * 64, (48, 32), {NECK: (other, "CHW"), "blocks.8": (block, "HWC")})
+    store = FeatureStore(tmp_path)
+    assert len(store) == 1 and set(store.entries["1" * 64].levels) == {NECK, "blocks.8"}
+    assert np.array_equal(store.read("1" * 64), neck) and np.array_equal(store.read("1" * 64, "blocks.8"), block)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    with FeatureWriter(tmp_path, PRODUCER) as writer:
+        _add(writer, 3)
+    file = tmp_path / "features-00000.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(DataError, match=r"features-00000.*has changed"):
+        FeatureStore(tmp_path).read(f"{3:064d}")
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "foreign"])
 def test_a_broken_file_is_named(tmp_path: Path, damage: str) -> None:
     with FeatureWriter(tmp_path, PRODUCER) as writer:
@@ -123,7 +147,7 @@ def test_values_that_float16_cannot_hold_are_refused(tmp_path: Path, value: floa
         _add(writer, 0)
         with pytest.raises(DataError, match="image9"):
             writer.add("image9", "9" * 64, (1, 1), {NECK: (np.full((1, 1, 1), value), "CHW")})
-        assert not writer.holds("9" * 64)
+        assert writer.missing("9" * 64, [NECK])
     assert len(FeatureStore(tmp_path)) == 1
 
 

@@ -1,0 +1,1 @@
+"""Learning from a teacher: its features, and what they are good for."""
