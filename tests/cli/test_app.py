@@ -150,3 +150,21 @@ def test_quickstart_runs_from_anywhere_and_learns(tmp_path: Path) -> None:
     best = tmp_path / document["best"]
     check = run("eval", str(best), "--config", "quickstart", "--max-images", "4", "--json", cwd=tmp_path)
     assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "10000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+    ],
+)
+def test_threads_wait_busily_for_a_moment_only(given: dict[str, str], found: str) -> None:
+    program = "import atexit, os, sys; atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT')))\n"
+    program += "sys.argv = ['mobilesam', '--version']\nfrom mobilesam_cli.app import main\nmain()"
+    plain = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=plain | given, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == found
