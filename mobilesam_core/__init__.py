@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mobilesam_core.amg.generator import SamAutomaticMaskGenerator
     from mobilesam_core.checkpoints.loading import build_sam_vit_t, sam_model_registry
     from mobilesam_core.data.training_set import TrainingSet as SAMDataset
+    from mobilesam_core.losses.distillation import FeatureDistillationLoss
     from mobilesam_core.losses.total import SegLoss
     from mobilesam_core.models.features import FeatureHookManager
     from mobilesam_core.models.sam import Sam
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Public name → where it lives; a name after the colon is the one it has there.
 _PUBLIC = {
+    "FeatureDistillationLoss": "mobilesam_core.losses.distillation",
     "FeatureHookManager": "mobilesam_core.models.features",
     "PolynomialLR": "mobilesam_core.scheduler",
     "SAMDataset": "mobilesam_core.data.training_set:TrainingSet",
@@ -34,6 +36,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "FeatureDistillationLoss",
     "FeatureHookManager",
     "PolynomialLR",
     "SAMDataset",
