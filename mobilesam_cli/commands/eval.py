@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     ResultT = TypeVar("ResultT", bound=CheckpointResult)
 
 _AMG = "Without prompts"
-_OF_PROMPTS, _OF_AMG = ("prompts", "clicks", "mask_threshold", "worst"), ("amg_config", "amg_set")
+_OF_PROMPTS, _OF_AMG = ("prompts", "clicks", "mask_threshold", "worst", "teacher"), ("amg_config", "amg_set")
 """Options that go only without, and only with, --amg."""
 
 MaskMode = Literal["binary", "components", "instances", "classes", "per_instance"]
@@ -81,6 +81,12 @@ def evaluate(
     prompts: Annotated[str, typer.Option("--prompts", help="Kinds of prompt, of: box, point, clicks.")] = "box,point",
     clicks: Annotated[int, typer.Option("--clicks", min=1, help="Corrective clicks of 'clicks'.")] = 5,
     mask_threshold: Annotated[float, typer.Option("--mask-threshold", help="Logits above it are mask.")] = 0.0,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher", help="Weights whose masks, of the same prompts, are compared with.", show_default=False
+        ),
+    ] = None,
     max_images: Annotated[
         int | None, typer.Option("--max-images", min=1, help="Evaluate so many, evenly spread.", show_default="all")
     ] = None,
@@ -115,6 +121,7 @@ def evaluate(
     of the model's three masks, else its single-mask output. 'oracle' is the
     best of the three. 'fill the box' is the trivial answer.
     Sizes are COCO's: small below 32², medium below 96² pixels.
+    With --teacher, 'agreement' is the mean IoU with its masks.
 
     With --amg there is no prompt: all objects are to be found, whatever they are.
     'found@0.7' is the share of objects with which a mask has an IoU of 0.7 or more.
@@ -129,6 +136,8 @@ def evaluate(
       mobilesam eval a.pt b.pt --images val/images --masks val/masks --prompts box,clicks
 
       mobilesam eval official --images val2017 --annotations val2017.json --out report
+
+      mobilesam eval student.safetensors --teacher big.safetensors --config nuclei.yaml
 
       mobilesam eval official best.safetensors --config nuclei.yaml --amg --amg-set points_per_side=64
 
@@ -188,6 +197,7 @@ def evaluate(
             options,
             worst=worst if out is not None else 0,
             embeddings=embeddings,
+            teacher=None if teacher is None else ModelChoice(teacher, None, None, device).open(),
             reporter=reporter(),
         )
         _finish(results, out, json, _show_prompts)
@@ -302,15 +312,18 @@ def _show_prompts(results: Sequence[PromptsResult]) -> None:
     table.add_column("checkpoint", overflow="fold")
     table.add_column("prompt")
     sizes = [f"{size} ({means.objects})" for size, means in first.by_size.items()]
-    for header in ("mIoU", "oracle", "Dice", "boundary", *sizes):
+    with_teacher = first.agreement is not None
+    for header in ("mIoU", "oracle", "Dice", "boundary", *["agreement"][:with_teacher], *sizes):
         table.add_column(header, justify="right")
     for name, summary in summaries:
         by_size = [means.miou for means in summary.by_size.values()]
-        figures = [summary.miou, summary.miou_oracle, summary.dice, summary.boundary_iou, *by_size]
+        agreement = [summary.agreement] if with_teacher else []
+        figures = [summary.miou, summary.miou_oracle, summary.dice, summary.boundary_iou, *agreement, *by_size]
         table.add_row(name, summary.kind, *map(_figure, figures))
     table.add_section()
     by_size = [means.fill_box_iou for means in first.by_size.values()]
-    baseline = [first.fill_box_iou, None, first.fill_box_dice, first.fill_box_boundary_iou, *by_size]
+    baseline = [first.fill_box_iou, None, first.fill_box_dice, first.fill_box_boundary_iou]
+    baseline += [*[None][:with_teacher], *by_size]
     table.add_row("fill the box", "", *map(_figure, baseline), style="italic")
     stdout().print(table)
     clicked = [(name, summary.clicks) for name, summary in summaries if summary.clicks is not None]

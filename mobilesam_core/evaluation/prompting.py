@@ -60,10 +60,11 @@ def ask(runtime: Runtime, image: EncodedImage, kind: PromptKind, objects: Object
         prompts = [Prompt.from_box(box) for box in objects.boxes]
     else:
         prompts = [Prompt.from_points([center_point(target)]) for target in objects.targets]
-    return _decode(runtime, image, prompts)
+    return answer(runtime, image, prompts)
 
 
-def _decode(runtime: Runtime, image: EncodedImage, prompts: Sequence[Prompt], previous: Array | None = None) -> Answers:
+def answer(runtime: Runtime, image: EncodedImage, prompts: Sequence[Prompt], previous: Array | None = None) -> Answers:
+    """What the model says of prompts in pixels of the image; ``previous`` as :meth:`Runtime.decode` takes it."""
     output = runtime.decode(image, prompts, previous)
     selected = select_masks(output.iou_predictions, prompts)
     return Answers(prompts, output.low_res_logits, output.iou_predictions, selected)
@@ -75,7 +76,7 @@ def _click(runtime: Runtime, image: EncodedImage, objects: Objects, options: Eva
     An object answered without any mistake gets no more clicks and keeps its IoU of 1.
     """
     clicks = [[click] for click in map(next_click, objects.targets) if click is not None]
-    answers = _decode(runtime, image, [_prompt(c) for c in clicks])
+    answers = answer(runtime, image, [_prompt(c) for c in clicks])
     logits, scores, selected = answers.low_res_logits, answers.iou_predictions, answers.selected
     rows = np.arange(len(clicks))
 
@@ -93,7 +94,7 @@ def _click(runtime: Runtime, image: EncodedImage, objects: Objects, options: Eva
                 wrong.append(i)
         if wrong:
             at = rows[wrong]
-            answers = _decode(runtime, image, [_prompt(clicks[i]) for i in wrong], logits[at, selected[at]])
+            answers = answer(runtime, image, [_prompt(clicks[i]) for i in wrong], logits[at, selected[at]])
             logits[at], scores[at] = answers.low_res_logits, answers.iou_predictions
             selected[at] = answers.selected
             masks[at] = masks_of(at)

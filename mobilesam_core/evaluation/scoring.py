@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,13 @@ import numpy as np
 
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.errors import DataError
-from mobilesam_core.evaluation.prompting import Answers, Objects, ask
+from mobilesam_core.evaluation.prompting import Answers, Objects, answer, ask
 from mobilesam_core.evaluation.summary import Evaluation
 from mobilesam_core.evaluation.types import EvalOptions, ObjectScore, Observation, PromptKind, size_class
 from mobilesam_core.ops.metrics import boundary_iou, dice_from_iou, fill_box_iou, mask_iou
 from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.prompts.types import Prompt
 from mobilesam_core.runtime.opening import as_runtime
 from mobilesam_core.runtime.protocol import EncodedImage, Runtime, objects_at_once
 
@@ -32,6 +34,7 @@ def evaluate(
     reporter: Reporter | None = None,
     observe: Callable[[Observation], None] | None = None,
     stored: StoredEmbeddings | None = None,
+    teacher: Sam | Runtime | None = None,
 ) -> Evaluation:
     """Score ``model`` on every object of ``source``, at the images' own resolution.
 
@@ -39,6 +42,7 @@ def evaluate(
     afterwards. An image that cannot be read and an object without a pixel become
     :attr:`Evaluation.failures`, with a warning each; the rest goes on. ``observe`` is shown every chunk of
     objects as it is scored. With ``stored``, images are not encoded; one whose embedding is missing is a failure.
+    ``teacher`` is given the same prompts, and its masks are compared with the model's.
     """
     reporter = reporter or NullReporter()
     scores: dict[PromptKind, list[ObjectScore]] = {kind: [] for kind in options.prompts}
@@ -46,12 +50,16 @@ def evaluate(
     images = 0
     indices = spread(len(source), options.max_images)
     runtime = as_runtime(model)
-    with runtime.running(), reporter.task("Evaluating", len(indices), "images") as task:
+    other = None if teacher is None else as_runtime(teacher)
+    with ExitStack() as running, reporter.task("Evaluating", len(indices), "images") as task:
+        for each in (runtime, other):
+            if each is not None:
+                running.enter_context(each.running())
         for index in indices:
             read = read_sample(source, index, options.max_objects, stored, failures, reporter)
             if read is not None:
                 images += 1
-                for observation in _observations(runtime, *read, options):
+                for observation in _observations(runtime, other, *read, options):
                     scores[observation.kind].extend(observation.scores)
                     if observe is not None:
                         observe(observation)
@@ -97,11 +105,17 @@ def read_sample(
 
 
 def _observations(
-    runtime: Runtime, sample: Sample, chosen: Sequence[int], encoded: EncodedImage | None, options: EvalOptions
+    runtime: Runtime,
+    teacher: Runtime | None,
+    sample: Sample,
+    chosen: Sequence[int],
+    encoded: EncodedImage | None,
+    options: EvalOptions,
 ) -> Iterator[Observation]:
     if not chosen:
         return
     image = runtime.encode(sample.image) if encoded is None else encoded
+    seen_by_teacher = None if teacher is None else teacher.encode(sample.image)
     size = options.object_chunk or objects_at_once(runtime, image.frame)
     for start in range(0, len(chosen), size):
         objects = Objects.of(sample.masks, chosen[start : start + size])
@@ -110,6 +124,10 @@ def _observations(
             answers = ask(runtime, image, kind, objects, options)
             candidates = runtime.masks(answers.low_res_logits, image.frame, options.mask_threshold)
             masks = candidates[np.arange(len(candidates)), answers.selected]
+            agreement: list[float | None] = [None] * len(masks)
+            if teacher is not None and seen_by_teacher is not None:
+                wanted = _teacher_masks(teacher, seen_by_teacher, answers.prompts, options.mask_threshold)
+                agreement = mask_iou(masks, wanted).tolist()
             yield Observation(
                 sample=sample,
                 frame=image.frame,
@@ -120,8 +138,16 @@ def _observations(
                 iou_predictions=answers.iou_predictions,
                 targets=objects.targets,
                 masks=masks,
-                scores=_scores(sample, kind, objects, answers, candidates, masks, box_boundaries),
+                scores=_scores(sample, kind, objects, answers, candidates, masks, box_boundaries, agreement),
             )
+
+
+def _teacher_masks(teacher: Runtime, image: EncodedImage, prompts: Sequence[Prompt], threshold: float) -> np.ndarray:
+    """The ``(n, H, W)`` masks that a user of the teacher would get."""
+    answers = answer(teacher, image, prompts)
+    candidates = teacher.masks(answers.low_res_logits, image.frame, threshold)
+    chosen: np.ndarray = candidates[np.arange(len(candidates)), answers.selected]
+    return chosen
 
 
 def _scores(
@@ -132,6 +158,7 @@ def _scores(
     candidates: np.ndarray,
     masks: np.ndarray,
     box_boundaries: Sequence[float | None],
+    agreement: Sequence[float | None],
 ) -> list[ObjectScore]:
     ious = mask_iou(candidates, objects.targets[:, None])
     rows = np.arange(len(ious))
@@ -160,6 +187,7 @@ def _scores(
             fill_box_iou=box_ious[i],
             fill_box_boundary_iou=box_boundaries[i],
             click_ious=answers.click_ious[i] if answers.click_ious else (),
+            agreement=agreement[i],
         )
         for i, number in enumerate(objects.indices)
     ]

@@ -25,7 +25,8 @@ _DIGITS = 6
 class Means:
     """Means over ``objects`` objects, each in [0, 1]; ``fill_box_*`` are those of the trivial answer.
 
-    The boundary figures are None where they were not measured.
+    The boundary figures are None where they were not measured. agreement: mean IoU with the masks of a teacher; None
+    without one.
     """
 
     objects: int
@@ -37,6 +38,7 @@ class Means:
     fill_box_iou: float
     fill_box_dice: float
     fill_box_boundary_iou: float | None
+    agreement: float | None
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def plain_json(document: dict[str, Any]) -> dict[str, Any]:
 
 def _means(scores: Sequence[ObjectScore]) -> Means:
     boundaries = [s.boundary_iou for s in scores if s.boundary_iou is not None]
+    agreements = [s.agreement for s in scores if s.agreement is not None]
     box_boundaries = [s.fill_box_boundary_iou for s in scores if s.fill_box_boundary_iou is not None]
     return Means(
         objects=len(scores),
@@ -146,6 +149,7 @@ def _means(scores: Sequence[ObjectScore]) -> Means:
         fill_box_iou=_mean([s.fill_box_iou for s in scores]),
         fill_box_dice=_mean([dice_from_iou(s.fill_box_iou) for s in scores]),
         fill_box_boundary_iou=_mean(box_boundaries) if box_boundaries else None,
+        agreement=_mean(agreements) if agreements else None,
     )
 
 

@@ -74,7 +74,8 @@ class ObjectScore:
     (for a single point the best-scored of the three multimask outputs, else the single-mask output).
     boundary_iou is None where it was not measured. iou_oracle: the best of the three multimask outputs.
     fill_box_iou, fill_box_boundary_iou: of the trivial answer, all of the object's box. click_ious: after
-    each click; empty for the other kinds.
+    each click; empty for the other kinds. agreement: IoU with the mask that a teacher gives for the same prompt;
+    None without a teacher.
     """
 
     image: str
@@ -91,6 +92,7 @@ class ObjectScore:
     fill_box_iou: float
     fill_box_boundary_iou: float | None
     click_ious: tuple[float, ...] = ()
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)

@@ -93,11 +93,13 @@ def evaluate_prompts(
     *,
     worst: int = 0,
     embeddings: Path | None = None,
+    teacher: Runtime | None = None,
     reporter: Reporter | None = None,
 ) -> list[PromptsResult]:
     """Evaluate each model on the same data.
 
     worst: pictures kept for each kind of prompt. embeddings: a feature store to take embeddings from.
+    teacher: whose masks each model's are compared with.
 
     Raises:
         UsageError: a model is given twice, or the embeddings are of another encoder.
@@ -107,7 +109,7 @@ def evaluate_prompts(
     results = []
     for name, runtime, source, stored in _by_turns(runtimes, data, root, embeddings, reporter):
         cases = WorstCases(worst)
-        evaluation = evaluate(runtime, source, options, reporter, cases if worst else None, stored)
+        evaluation = evaluate(runtime, source, options, reporter, cases if worst else None, stored, teacher)
         for kind in options.prompts:
             evaluation.summary(kind)  # without an object there is nothing to report
         results.append(PromptsResult(name, runtime, evaluation, cases))

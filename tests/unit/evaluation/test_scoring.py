@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.data.sample import Sample, SampleSource
 from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.evaluation.scoring import EvalOptions, Observation, evaluate, spread
@@ -15,6 +16,7 @@ from mobilesam_core.evaluation.types import size_class
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.masks import DenseMasks
+from mobilesam_core.ops.metrics import mask_iou
 from mobilesam_core.prompts.tensors import PromptTensors
 
 Truthful = Callable[..., Any]
@@ -190,6 +192,24 @@ def test_an_onlooker_sees_what_was_scored(shapes: SampleSource, nano: Sam) -> No
     assert first.targets.dtype == first.masks.dtype == bool
     assert [int(t.sum()) for t in first.targets] == [s.area for s in first.scores]
     assert first.frame.size == 128
+
+
+def test_agreement_is_the_iou_of_both_models_masks(shapes: SampleSource) -> None:
+    ours, other = (open_checkpoint("nano", image_size=size).model for size in (128, 192))
+    seen: dict[int, list[Observation]] = {0: [], 1: []}
+    for number, model in enumerate((ours, other)):
+        evaluate(model, shapes, EvalOptions(boundary=False), observe=seen[number].append)
+    expected = [
+        pytest.approx(mask_iou(a, b))
+        for first, second in zip(seen[0], seen[1], strict=True)
+        for a, b in zip(first.masks, second.masks, strict=True)
+    ]
+    found: list[Observation] = []
+    result = evaluate(ours, shapes, EvalOptions(boundary=False), observe=found.append, teacher=other)
+    assert [score.agreement for each in found for score in each.scores] == expected
+    assert 0.3 < result.summary("box").agreement < 0.98
+    assert evaluate(ours, shapes, EvalOptions(boundary=False), teacher=ours).summary("point").agreement == 1
+    assert evaluate(ours, shapes, EvalOptions(boundary=False)).summary("point").agreement is None
 
 
 def test_modes_are_restored_module_by_module_even_after_an_error(shapes: SampleSource, truthful: Truthful) -> None:
