@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -16,6 +18,8 @@ from mobilesam_core.errors import UsageError
 from mobilesam_core.files import make_folder, output_error
 from mobilesam_core.runtime.facts import ModelFacts
 from mobilesam_core.runtime.openvino_model import OpenVinoModel, import_openvino, openvino_core
+
+_LEFT_OF_A_FULL_DISK = 2**16
 
 
 class OpenVinoArtifact:
@@ -40,7 +44,7 @@ class OpenVinoArtifact:
     def save(self, path: Path) -> None:
         make_folder(path.parent)
         try:
-            with self._written(path.parent) as temporary:
+            with self._written(path) as temporary:
                 # Weights without a graph are harmless; a graph without weights is not.
                 _weights(temporary).replace(_weights(path))
                 temporary.replace(path)
@@ -52,13 +56,21 @@ class OpenVinoArtifact:
         _weights(path).unlink(missing_ok=True)
 
     @contextmanager
-    def _written(self, parent: Path | None = None) -> Iterator[Path]:
+    def _written(self, target: Path | None = None) -> Iterator[Path]:
+        """The model on disk, for a while: beside ``target``, or where temporary files go.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        parent = None if target is None else target.parent
         with tempfile.TemporaryDirectory(dir=parent, prefix=".openvino.") as folder:
             path = Path(folder) / "model.xml"
             try:
                 import_openvino().save_model(self._model, path, compress_to_fp16=False)
-            except RuntimeError as error:  # what OpenVINO makes of a full disk
-                raise OSError(str(error).strip().splitlines()[-1]) from error
+            except RuntimeError as error:  # all that OpenVINO tells of a full disk
+                full = shutil.disk_usage(folder).free < _LEFT_OF_A_FULL_DISK
+                why = OSError(errno.ENOSPC if full else errno.EIO, str(error).strip().splitlines()[-1])
+                raise output_error(target or path, why) from error
             yield path
 
 

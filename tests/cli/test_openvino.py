@@ -125,3 +125,16 @@ print("fine")
         [sys.executable, "-c", script, folder / "nano_encoder.onnx"], capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "fine\n"), ran.stderr
+
+
+def test_a_full_disk_leaves_nothing(
+    run_cli: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr("openvino.save_model", full)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0})())
+    given = ("--backend", "openvino", "--out", tmp_path / "q.xml", "--images", "1", "--calibration-images", "2")
+    ran = run_cli("quantize", folder / "nano_encoder.onnx", *given)
+    assert ran.code == 1 and "The disk is full" in ran.err and not list(tmp_path.iterdir())
