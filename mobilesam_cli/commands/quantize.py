@@ -47,7 +47,7 @@ def quantize(
         typer.Option(
             "--backend",
             help="What the result is for. openvino: int8 by NNCF, an .xml and a .bin; "
-            "pip install 'mobilesam[openvino]'.",
+            "pip install 'mobilesam\\[openvino]'.",
         ),
     ] = "onnxruntime",
     config: Annotated[
