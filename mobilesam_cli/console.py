@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilesam_core.progress import NullReporter, ProgressTask, Reporter
@@ -17,6 +18,8 @@ from mobilesam_core.progress import NullReporter, ProgressTask, Reporter
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+    from mobilesam_core.embedding.workflow import EmbedResult
 
 _PLAIN_INTERVAL_S = 10.0
 
@@ -42,6 +45,16 @@ def print_json(value: Any) -> None:
     # Not through rich: it would wrap long lines at the width of the terminal.
     # ASCII, since a pipe may have any encoding.
     print(json.dumps(value, indent=2))
+
+
+def show_stored(what: str, result: EmbedResult, out: Path) -> None:
+    """Sum up what of an image, ``what``, was put into the feature store ``out``."""
+    rate = f", {result.images / result.seconds:.2f} images/s" if result.images and result.seconds else ""
+    skipped = f" ({result.skipped} were there already)" if result.skipped else ""
+    stdout().print(
+        f"{result.images} {what}{skipped}, {result.bytes / 2**20:.1f} MiB, {result.seconds:.1f} s{rate}: {out}",
+        soft_wrap=True,
+    )
 
 
 def reporter(quiet: bool = False) -> Reporter:

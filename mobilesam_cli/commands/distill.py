@@ -58,7 +58,7 @@ def extract(
 
       mobilesam distill extract photos/ --checkpoint sam_vit_h_4b8939.pth --out vit_h --shard $SLURM_ARRAY_TASK_ID/16
     """
-    from mobilesam_cli.console import print_json, reporter, stdout
+    from mobilesam_cli.console import print_json, reporter, show_stored
     from mobilesam_cli.errors import raise_failures
     from mobilesam_core.jobs.inputs import Shard, find_images
 
@@ -73,13 +73,7 @@ def extract(
     if json:
         print_json(result.to_json())
     else:
-        rate = f", {result.images / result.seconds:.2f} images/s" if result.images and result.seconds else ""
-        skipped = f" ({result.skipped} were there already)" if result.skipped else ""
-        stdout().print(
-            f"Features of {result.images} images{skipped}, {result.bytes / 2**20:.1f} MiB, "
-            f"{result.seconds:.1f} s{rate}: {out}",
-            soft_wrap=True,
-        )
+        show_stored("images' features", result, out)
     raise_failures(len(result.failures), result.images, "extracted", result.failures_file)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -21,9 +21,6 @@ from mobilesam_cli.model_options import (
 )
 from mobilesam_cli.options import Images, Json, ShardOption
 from mobilesam_cli.runtimes import ModelChoice
-
-if TYPE_CHECKING:
-    from mobilesam_core.embedding.workflow import EmbedResult
 
 
 def embed(
@@ -59,7 +56,7 @@ def embed(
 
       mobilesam embed photos/ --out embeddings --shard $SLURM_ARRAY_TASK_ID/16
     """
-    from mobilesam_cli.console import print_json, reporter
+    from mobilesam_cli.console import print_json, reporter, show_stored
     from mobilesam_cli.errors import raise_failures
     from mobilesam_core.jobs.inputs import Shard, find_images
 
@@ -75,16 +72,5 @@ def embed(
     if json:
         print_json(result.to_json())
     else:
-        _show(result, out)
+        show_stored("embeddings", result, out)
     raise_failures(len(result.failures), result.images, "embedded", result.failures_file)
-
-
-def _show(result: EmbedResult, out: Path) -> None:
-    from mobilesam_cli.console import stdout
-
-    rate = f", {result.images / result.seconds:.2f} images/s" if result.images and result.seconds else ""
-    skipped = f" ({result.skipped} were there already)" if result.skipped else ""
-    stdout().print(
-        f"{result.images} embeddings{skipped}, {result.bytes / 2**20:.1f} MiB, {result.seconds:.1f} s{rate}: {out}",
-        soft_wrap=True,
-    )

@@ -115,12 +115,13 @@ def verify_store(
     levels = sorted({level for entry in store.entries.values() for level in entry.levels})
     wanted = levels if extractor is None else extractor.levels
     hashes = {image: file_sha256(image.path) for image in images}
-    missing = tuple(
-        str(image.path)
+    there = [
+        image
         for image, sha256 in hashes.items()
-        if sha256 not in store or any(level not in store.entries[sha256].levels for level in wanted)
-    )
-    there = [image for image in images if str(image.path) not in missing]
+        if sha256 in store and all(level in store.entries[sha256].levels for level in wanted)
+    ]
+    known = set(there)
+    missing = tuple(str(image.path) for image in images if image not in known)
     different, compared = {}, 0
     if extractor is not None:
         if what := extractor.producer.difference(store.producer):

@@ -35,7 +35,7 @@ def open_teacher(
     """
     path = resolve_checkpoint(checkpoint, model_name or "vit_t", reporter)
     _require_memory(path)
-    opened = open_checkpoint(checkpoint, model_name, reporter, image_size)
+    opened = open_checkpoint(path, model_name, reporter, image_size)
     opened.model.to(device).to(memory_format=torch.channels_last)
     return TorchRuntime(opened.model, opened.path, opened.sha256, precision)
 

@@ -185,6 +185,8 @@ class FeatureWriter:
         tensors: dict[str, np.ndarray] = {}
         levels: dict[str, dict[str, Any]] = {}
         due = self.missing(sha256, list(features))
+        if not due:
+            return
         for name in due:
             values, layout = features[name]
             with np.errstate(over="ignore"):
