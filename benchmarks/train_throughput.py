@@ -52,7 +52,7 @@ def train_ours(data: list[Batch]) -> None:
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     yield_to_timer()
     for batch in data:
-        step(batch).total.backward()
+        step(batch)["total"].backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilesam_cli.model_options import Checkpoint, Device, ImageSize, ModelType, Precision
-from mobilesam_cli.options import Images, Json, ShardOption
+from mobilesam_cli.options import Images, Json, Overrides, ShardOption
 from mobilesam_core.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from mobilesam_core.distillation.checking import StoreInfo, Verification
     from mobilesam_core.distillation.teacher import LevelExtractor
-    from mobilesam_core.jobs.inputs import ImageFile
+    from mobilesam_core.jobs.inputs import ImageFile, Shard
 
 Levels = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--levels",
         metavar="LEVEL,...",
-        help="What to keep: neck (the embedding), stages.N of vit_t and vit_nano, blocks.N of vit_b, vit_l, vit_h.",
+        help="What to keep: neck (the embedding, by default), stages.N of vit_t and vit_nano, blocks.N of vit_b, vit_l "
+        "and vit_h.",
+        show_default=False,
     ),
 ]
 Store = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a feature store.", show_default=False)]
@@ -31,18 +33,32 @@ distill = typer.Typer(no_args_is_help=True, help="Store a teacher's features, an
 
 @distill.command("extract")
 def extract(
-    images: Images = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the feature store.")] = Path("features"),
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG | IMAGES...",
+            help="A training config with a distill section; or image files, folders, patterns; '-' reads a list from "
+            "stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the feature store (for images: features).")
+    ] = None,
     checkpoint: Checkpoint = None,
-    levels: Levels = "neck",
+    levels: Levels = None,
     model_type: ModelType = None,
     image_size: ImageSize = None,
     precision: Precision = "32",
     shard: ShardOption = "1/1",
+    overrides: Overrides = None,
     device: Device = "auto",
     json: Json = False,
 ) -> None:
     """Run a teacher over images once, and store what its encoder puts out.
+
+    With a CONFIG, of each of its teachers that has a store, what mobilesam
+    train CONFIG will read; with IMAGES, what --checkpoint and --levels say.
 
     The store is the one of mobilesam embed: the same command goes on where it
     stopped, adds what is new, and skips what is there; further levels of the
@@ -51,6 +67,8 @@ def extract(
     6 MiB for a block of vit_b.
 
     [bold]Examples[/]
+
+      mobilesam distill extract distill.yaml --set data.root=/data/photos
 
       mobilesam distill extract photos/ --checkpoint sam_vit_b_01ec64.pth --out vit_b
 
@@ -63,7 +81,16 @@ def extract(
     from mobilesam_core.jobs.inputs import Shard, find_images
 
     share = Shard.parse(shard)
-    names = _parse_levels(levels)
+    if images is not None and len(images) == 1 and images[0].lower().endswith((".yaml", ".yml")):
+        given = {"--out": out, "--checkpoint": checkpoint, "--levels": levels, "--model-type": model_type}
+        _extract_for_config(
+            images[0], overrides or [], given | {"--image-size": image_size}, share, device, precision, json
+        )
+        return
+    if overrides:
+        raise UsageError("--set changes a config, and none is given.", "Name a YAML file in place of IMAGES.")
+    names = _parse_levels("neck" if levels is None else levels)
+    out = out or Path("features")
     files = find_images(images or [], sys.stdin if "-" in (images or []) else (), out)
 
     from mobilesam_core.embedding.workflow import store_features
@@ -75,6 +102,37 @@ def extract(
     else:
         show_stored("images' features", result, out)
     raise_failures(len(result.failures), result.images, "extracted", result.failures_file)
+
+
+def _extract_for_config(
+    config: str,
+    overrides: list[str],
+    given: dict[str, object],
+    share: Shard,
+    device: Device,
+    precision: Precision,
+    json: bool,
+) -> None:
+    from mobilesam_cli.console import print_json, reporter, show_stored
+    from mobilesam_cli.errors import raise_failures
+    from mobilesam_core.config.loading import load_train_config
+
+    if taken := [option for option, value in given.items() if value is not None]:
+        raise UsageError(f"{taken[0]} does not go with a config, which says it itself.", "Change the config, or --set.")
+    settings = load_train_config(config, overrides)
+
+    from mobilesam_core.distillation.extraction import extract_for_training
+    from mobilesam_core.prediction.device import resolve_device
+
+    extracted = extract_for_training(
+        settings, device=resolve_device(device), precision=precision, shard=share, reporter=reporter()
+    )
+    if json:
+        print_json([{"teacher": each.teacher, "store": str(each.store), **each.result.to_json()} for each in extracted])
+    for each in extracted:
+        if not json:
+            show_stored(f"images' features by {each.teacher}", each.result, each.store)
+        raise_failures(len(each.result.failures), each.result.images, "extracted", each.result.failures_file)
 
 
 @distill.command("info")

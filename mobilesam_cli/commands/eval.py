@@ -259,6 +259,8 @@ def _data(
         chosen = data.val if split == "val" else data.train
         if chosen is None:
             raise UsageError(f"The config '{config}' has no data.val.", "Use --split train, or --images.")
+        if chosen.format == "images":
+            raise UsageError(f"The images of data.{split} have no labels to compare with.", "Use --split val.")
         return chosen, data.root
     assert images is not None
     if overrides:

@@ -69,7 +69,16 @@ class ShapesConfig(Config):
     """Images are a function of the keys above, this seed and their index."""
 
 
+class ImagesConfig(Config):
+    """Images without labels, for a student to learn its teachers' answers on."""
+
+    format: Literal["images"]
+    images: Path
+    """Folder of images, searched through with all that is below it, relative to ``data.root``."""
+
+
 SetConfig = Annotated[FolderConfig | CocoConfig | ShapesConfig, Field(discriminator="format")]
+TrainSetConfig = Annotated[FolderConfig | CocoConfig | ShapesConfig | ImagesConfig, Field(discriminator="format")]
 
 
 class AugmentConfig(Config):
@@ -97,13 +106,19 @@ class AugmentConfig(Config):
             raise ValueError("the first value must not exceed the second")
         return value
 
+    @property
+    def moves(self) -> bool:
+        """Whether anything changes where in the image a place of the frame is."""
+        still = self.crop is None and self.scale == (1.0, 1.0)
+        return not (still and self.horizontal_flip == self.vertical_flip == self.transpose == 0)
+
 
 class DataConfig(Config):
     """Training and validation data."""
 
     root: Path = Path()
     """Prefix of every path of the sets below; itself relative to the working directory."""
-    train: SetConfig
+    train: TrainSetConfig
     val: SetConfig | None = None
     """Without a validation set, ``best`` is the last checkpoint."""
     max_objects: Annotated[int, Field(ge=1)] = 16

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from mobilesam_core.config.base import Config
 from mobilesam_core.config.data import DataConfig
+from mobilesam_core.config.distill import DistillConfig
 from mobilesam_core.config.loss import LossConfig
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.config.optim import OptimConfig
@@ -88,6 +89,7 @@ class TrainConfig(Config):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     train: RunConfig = RunConfig()
+    distill: DistillConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -98,4 +100,23 @@ class TrainConfig(Config):
             raise ValueError("train.early_stop needs a validation set (data.val)")
         if self.data.val is None and self.train.validation.before:
             raise ValueError("train.validation.before needs a validation set (data.val)")
+        return self
+
+    @model_validator(mode="after")
+    def _distils(self) -> TrainConfig:
+        distill = self.distill
+        if self.data.train.format == "images" and (distill is None or "ground_truth" in distill.used_terms):
+            raise ValueError("data.train has no labels (format: images): set distill.ground_truth to 0")
+        if distill is None:
+            return self
+        epochs = sum(stage.epochs for stage in distill.stages)
+        if distill.stages and epochs != self.train.epochs:
+            raise ValueError(f"distill.stages last {epochs} epochs in all, train.epochs is {self.train.epochs}")
+        if distill.geometry == "off" and self.data.augment.moves and any(t.store for t in distill.teachers):
+            raise ValueError(
+                "data.augment crops, scales or flips, so stored features would belong to other places: "
+                "set distill.geometry to 'features', switch those augmentations off, or run the teacher (no store)"
+            )
+        if self.train.freeze.image_encoder and "features" in distill.used_terms:
+            raise ValueError("train.freeze.image_encoder leaves nothing to learn from features")
         return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,17 @@ from torchvision.transforms import v2
 
 from mobilesam_core.config.data import AugmentConfig
 from mobilesam_core.ops.resize import to_tensor
+
+_QUARTERS = np.array([[0, 1], [2, 3]], np.uint8)
+
+
+class Augmented(NamedTuple):
+    """A changed image and masks, and ``(2, 2)`` the quarter of the image (0 and 1 above, 2 and 3 below) that each
+    quarter came from, which tells all flips and turns."""
+
+    image: np.ndarray
+    masks: np.ndarray
+    quarters: np.ndarray
 
 
 class Augment:
@@ -29,22 +40,24 @@ class Augment:
             changes.append(v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue))
         self._change = v2.Compose(changes) if changes else None
 
-    def __call__(self, image: np.ndarray, masks: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, image: np.ndarray, masks: np.ndarray, seed: int) -> Augmented:
         """Change an ``(H, W)`` or ``(H, W, 3)`` uint8 image and its ``(K, H, W)`` bool masks alike.
 
         A function of its arguments: torch's global random state, which torchvision draws from, is put back.
         """
         if self._change is None:
-            return image, masks
+            return Augmented(image, masks, _QUARTERS)
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would reseed the accelerators too.
             torch.default_generator.manual_seed(seed)
-            changed, changed_masks = self._change(
-                tv_tensors.Image(to_tensor(image)), tv_tensors.Mask(torch.from_numpy(masks))
+            changed, changed_masks, quarters = self._change(
+                tv_tensors.Image(to_tensor(image)),
+                tv_tensors.Mask(torch.from_numpy(masks)),
+                tv_tensors.Mask(torch.from_numpy(_QUARTERS)),
             )
         planes = changed.numpy().transpose(1, 2, 0)
         pixels = planes if image.ndim == 3 else planes[..., 0]
-        return np.ascontiguousarray(pixels), np.ascontiguousarray(changed_masks.numpy())
+        return Augmented(np.ascontiguousarray(pixels), np.ascontiguousarray(changed_masks.numpy()), quarters.numpy())
 
 
 class _RandomTranspose(nn.Module):

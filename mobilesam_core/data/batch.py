@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ class Batch(NamedTuple):
     prompts: N prompts in the frame.
     targets: ``(N, L, L)`` float32 in [0, 1], the share of each cell of the loss grid that the object covers.
     sources: B texts naming the images.
+    features: what teachers made of the images, ``(B, C, h, w)`` float16, by name.
     """
 
     images: Tensor
@@ -27,6 +28,7 @@ class Batch(NamedTuple):
     prompts: PromptTensors
     targets: Tensor
     sources: Sequence[str]
+    features: Mapping[str, Tensor] = {}
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -36,4 +38,5 @@ class Batch(NamedTuple):
             image_index=self.image_index.to(device, non_blocking=True),
             prompts=self.prompts.to(device, non_blocking=True),
             targets=self.targets.to(device, non_blocking=True),
+            features={name: value.to(device, non_blocking=True) for name, value in self.features.items()},
         )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mobilesam_core.config.data import CocoConfig, FolderConfig, SetConfig
+from mobilesam_core.config.data import CocoConfig, FolderConfig, ImagesConfig, SetConfig, TrainSetConfig
 from mobilesam_core.data.coco import CocoSource
 from mobilesam_core.data.folder import FolderSource
+from mobilesam_core.data.images import ImagesSource
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.errors import ConfigError
 
 
-def build_source(config: SetConfig, root: Path, channels: int = 3) -> SampleSource:
+def build_source(config: SetConfig | TrainSetConfig, root: Path, channels: int = 3) -> SampleSource:
     """The samples ``config`` describes; its paths are relative to ``root``.
 
     Args:
@@ -32,4 +33,6 @@ def build_source(config: SetConfig, root: Path, channels: int = 3) -> SampleSour
         return FolderSource(config, root, channels)
     if isinstance(config, CocoConfig):
         return CocoSource(config, root, channels)
+    if isinstance(config, ImagesConfig):
+        return ImagesSource(config, root, channels)
     return ShapesSource(config, channels)

@@ -34,6 +34,12 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(filter(is_image, folder.iterdir()))
 
 
+def folders_below(root: Path) -> list[Path]:
+    """``root`` and every folder below it, sorted; hidden ones are left out."""
+    below = sorted(path for path in root.rglob("*") if path.is_dir())
+    return [root, *(p for p in below if not any(part.startswith(".") for part in p.relative_to(root).parts))]
+
+
 def read_image(path: Path, channels: int = 3) -> np.ndarray:
     """Read an image, upright: ``(H, W, 3)`` uint8 RGB, or ``(H, W)`` uint8 when ``channels`` is 1.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,10 +17,11 @@ from mobilesam_core.data.augment import Augment
 from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.view import View, choose_objects, choose_view
-from mobilesam_core.ops.frame import resize_image
+from mobilesam_core.ops.frame import Frame, resize_image
 from mobilesam_core.ops.masks import mask_coverage, resize_masks
+from mobilesam_core.ops.placement import Placement
 from mobilesam_core.ops.resize import pad_to_frame, to_tensor
-from mobilesam_core.prompts.sampling import sample_prompt
+from mobilesam_core.prompts.sampling import random_points, sample_prompt
 from mobilesam_core.prompts.tensors import prompt_tensors
 from mobilesam_core.prompts.types import Prompt
 
@@ -36,6 +38,7 @@ class FramedSample:
     targets: ``(K, L, L)`` float32 in [0, 1]: the share of each cell of the loss grid, which covers the
         whole padded frame, that the object covers.
     source: names the image, for messages.
+    features: of teachers, ``(C, h, w)`` float16, by name.
     """
 
     image: Tensor
@@ -43,6 +46,19 @@ class FramedSample:
     prompts: list[Prompt]
     targets: Tensor
     source: str
+    features: Mapping[str, Tensor]
+
+
+class StoredFeatures(Protocol):
+    """Features of images that teachers made before."""
+
+    def read(self, source: str, placement: Placement | None = None) -> Mapping[str, Tensor]:
+        """Those of the image file ``source``, ``(C, h, w)`` float16 by name, for the frame that ``placement`` says;
+        None is the whole image.
+
+        Raises:
+            DataError: they cannot be read.
+        """
 
 
 class TrainingSet(Dataset[FramedSample]):
@@ -50,9 +66,12 @@ class TrainingSet(Dataset[FramedSample]):
 
     Indexed by ``index`` (in the epoch last given to :meth:`set_epoch`) or by ``(epoch, index)``.
 
+    An image without labels gets ``data.max_objects`` points anywhere in it as prompts, and empty targets.
+
     Args:
         image_size: side S of the model's square input frame in pixels.
         loss_size: side L of the grid on which masks are compared.
+        features: what teachers made of the images.
 
     Raises:
         DataError: from ``__getitem__``, when a file cannot be used or none of its objects is large enough.
@@ -66,6 +85,7 @@ class TrainingSet(Dataset[FramedSample]):
         image_size: int,
         loss_size: int,
         seed: int,
+        features: StoredFeatures | None = None,
     ) -> None:
         self._source = source
         self._data = data
@@ -75,6 +95,7 @@ class TrainingSet(Dataset[FramedSample]):
         self._seed = seed
         self._epoch = 0
         self._augment = Augment(data.augment)
+        self._features = features
 
     def __len__(self) -> int:
         return len(self._source)
@@ -93,15 +114,26 @@ class TrainingSet(Dataset[FramedSample]):
         image = sample.image[top:bottom, left:right]
         if view.factor < 1:  # augment where there are fewer pixels
             image, masks = self._into_frame(image, masks, view)
-        image, masks = self._augment(image, masks, int(rng.integers(2**63)))
+        image, masks, quarters = self._augment(image, masks, int(rng.integers(2**63)))
         if view.factor >= 1:
             image, masks = self._into_frame(image, masks, view)
+        prompts = [sample_prompt(mask, self._prompts, rng) for mask in masks]
+        targets = mask_coverage(masks, self._image_size, self._loss_size)
+        if len(sample.masks) == 0:
+            prompts = random_points(image.shape[:2], self._data.max_objects, rng)
+            targets = np.zeros((len(prompts), self._loss_size, self._loss_size), np.float32)
+        features: Mapping[str, Tensor] = {}
+        if self._features is not None:
+            frame = Frame((bottom - top, right - left), (image.shape[0], image.shape[1]), self._image_size)
+            placement = Placement.of(sample.masks.shape, view.window, quarters, frame)
+            features = self._features.read(sample.source, placement)
         return FramedSample(
             image=to_tensor(image),
             frame_size=self._image_size,
-            prompts=[sample_prompt(mask, self._prompts, rng) for mask in masks],
-            targets=torch.from_numpy(mask_coverage(masks, self._image_size, self._loss_size)),
+            prompts=prompts,
+            targets=torch.from_numpy(targets),
             source=sample.source,
+            features=features,
         )
 
     def _into_frame(self, image: np.ndarray, masks: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
@@ -119,4 +151,5 @@ def collate(samples: Sequence[FramedSample]) -> Batch:
         prompts=prompt_tensors([prompt for sample in samples for prompt in sample.prompts]),
         targets=torch.cat([sample.targets for sample in samples]),
         sources=[sample.source for sample in samples],
+        features={name: torch.stack([sample.features[name] for sample in samples]) for name in samples[0].features},
     )

@@ -19,12 +19,12 @@ from mobilesam_core.ops.masks import InstanceMasks, Window
 class View:
     """A window of an image, magnified by ``factor`` on its way into the frame.
 
-    anchor: the object it was placed on; it is trained on in any case.
+    anchor: the object it was placed on, which is trained on in any case; None where the image has no object.
     """
 
     window: Window
     factor: float
-    anchor: int
+    anchor: int | None
 
     def frame(self, height: int, width: int, size: int) -> Frame:
         """How the window, ``height`` x ``width`` (transposing swaps them), lies in a frame of ``size``."""
@@ -37,6 +37,8 @@ def check_trainable(sample: Sample, data: DataConfig, size: int) -> None:
 
     The same test as training's, for the largest magnification the config allows.
     """
+    if len(sample.masks) == 0:  # without labels
+        return
     shape, augment = sample.masks.shape, data.augment
     factor = max(size / max(sides) for sides in (_sides(shape, augment, augment.scale[1]), shape))
     area = sample.masks.areas.max() * factor**2
@@ -51,8 +53,8 @@ def check_trainable(sample: Sample, data: DataConfig, size: int) -> None:
 def choose_view(sample: Sample, data: DataConfig, size: int, rng: np.random.Generator) -> View:
     """Draw the scale jitter, an object large enough at that scale, and a window on it.
 
-    An object that fits is seen whole. When the drawn scale leaves none large enough, the largest scale is
-    taken, and at last the whole image.
+    An object that fits is seen whole; in an image without any, the window lies anywhere. When the drawn scale leaves
+    none large enough, the largest scale is taken, and at last the whole image.
 
     Raises:
         DataError: see :func:`check_trainable`.
@@ -61,6 +63,9 @@ def choose_view(sample: Sample, data: DataConfig, size: int, rng: np.random.Gene
     masks, augment = sample.masks, data.augment
     low, high = augment.scale
     drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
+    if len(masks) == 0:
+        sides = _sides(masks.shape, augment, drawn)
+        return View(_place(masks, None, sides, rng), size / max(sides), None)
     choices = (_sides(masks.shape, augment, drawn), _sides(masks.shape, augment, high), masks.shape)
     sides = next(each for each in choices if masks.areas.max() * (size / max(each)) ** 2 >= data.min_object_area)
     factor = size / max(sides)
@@ -70,6 +75,8 @@ def choose_view(sample: Sample, data: DataConfig, size: int, rng: np.random.Gene
 
 def choose_objects(masks: InstanceMasks, view: View, data: DataConfig, rng: np.random.Generator) -> np.ndarray:
     """``(K, h, w)`` bool masks, in the window, of the anchor and of others that show enough there."""
+    if view.anchor is None:
+        return masks.dense([], view.window)
     in_window = box_areas(clip_boxes(masks.boxes, view.window)) * view.factor**2 >= data.min_object_area
     in_window[view.anchor] = False
     others = rng.permutation(np.flatnonzero(in_window))[: data.max_objects - 1]
@@ -85,9 +92,13 @@ def _sides(shape: tuple[int, int], augment: AugmentConfig, scale: float) -> tupl
     return height / scale, width / scale
 
 
-def _place(masks: InstanceMasks, anchor: int, sides: tuple[float, float], rng: np.random.Generator) -> Window:
-    box = masks.boxes[anchor].astype(int)
+def _place(masks: InstanceMasks, anchor: int | None, sides: tuple[float, float], rng: np.random.Generator) -> Window:
     height, width = (min(extent, max(1, round(side))) for extent, side in zip(masks.shape, sides, strict=True))
+    if anchor is None:
+        rooms = (extent - side for extent, side in zip(masks.shape, (height, width), strict=True))
+        top, left = (int(rng.integers(room + 1)) for room in rooms)
+        return left, top, left + width, top + height
+    box = masks.boxes[anchor].astype(int)
     pixel = (0, 0)
     if box[3] - box[1] > height or box[2] - box[0] > width:
         rows, columns = np.nonzero(masks.dense([anchor])[0])

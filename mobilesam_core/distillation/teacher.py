@@ -8,13 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from mobilesam_core.checkpoints.loading import open_checkpoint, resolve_checkpoint
+from mobilesam_core.config.distill import TeacherConfig
 from mobilesam_core.config.precision import Precision
+from mobilesam_core.data.batch import Batch
 from mobilesam_core.embedding.workflow import Features
 from mobilesam_core.errors import UsageError
 from mobilesam_core.models.features import FeatureHookManager, level_shapes
+from mobilesam_core.models.mask_decoder import DecoderOutput
+from mobilesam_core.models.sam import Sam
+from mobilesam_core.ops.layout import channels_first
 from mobilesam_core.progress import Reporter
+from mobilesam_core.prompts.tensors import PromptTensors
 from mobilesam_core.runtime.torch_runtime import TorchRuntime
 
 
@@ -38,6 +46,81 @@ def open_teacher(
     opened = open_checkpoint(path, model_name, reporter, image_size)
     opened.model.to(device).to(memory_format=torch.channels_last)
     return TorchRuntime(opened.model, opened.path, opened.sha256, precision)
+
+
+class Teacher:
+    """A teacher at work beside its student: what it makes of a batch, never with a gradient.
+
+    It sees the batch as the student does, scaled to its own frame where that is another.
+
+    Args:
+        model: in evaluation mode, on the student's device.
+        levels: of its encoder that are wanted.
+        stored: they come with the batch, and the encoder does not run.
+    """
+
+    def __init__(self, config: TeacherConfig, model: Sam, levels: Sequence[str], stored: bool) -> None:
+        self.name, self.weight, self.pairs = config.name, config.weight, config.features
+        self.model = model
+        self._levels, self._stored = levels, stored
+
+    @torch.no_grad()
+    def features(self, batch: Batch) -> dict[str, Tensor]:
+        """``(B, C, h, w)`` of each level."""
+        if self._stored:
+            return {level: batch.features[feature_name(self.name, level)] for level in self._levels}
+        if not self._levels:
+            return {}
+        with FeatureHookManager(self.model.image_encoder, self._levels) as features:
+            self.model.encode(self._frames(batch))
+            return {level: channels_first(features[level], layout) for level, layout in features.layouts.items()}
+
+    @torch.no_grad()
+    def decode(self, embeddings: Tensor, batch: Batch, prompts: PromptTensors) -> DecoderOutput:
+        """Its answers to N prompts in the student's frame, from the ``neck`` of :meth:`features`."""
+        return self.model.decode(embeddings, batch.image_index, self._placed(prompts, batch))
+
+    @torch.no_grad()
+    def prompt_embeddings(self, batch: Batch) -> Tensor:
+        """``(N, T, D)``."""
+        placed = self._placed(batch.prompts, batch)
+        return self.model.prompt_encoder.embed_tokens(placed.points, placed.labels)
+
+    def _frames(self, batch: Batch) -> Tensor:
+        size, own = batch.images.shape[-1], self.model.image_size
+        if own == size:
+            return self.model.preprocess(batch.images, batch.sizes)
+        scaled = F.interpolate(batch.images.float(), (own, own), mode="bilinear", antialias=True, align_corners=False)
+        return self.model.preprocess(scaled, (batch.sizes * own + size // 2) // size)
+
+    def _placed(self, prompts: PromptTensors, batch: Batch) -> PromptTensors:
+        ratio = self.model.image_size / batch.images.shape[-1]
+        return prompts if ratio == 1 else prompts.scaled(ratio)
+
+
+def copy_decoder(teacher: Teacher, student: Sam) -> None:
+    """Give ``student`` the prompt encoder and mask decoder of ``teacher``.
+
+    Raises:
+        UsageError: they have other dimensions.
+    """
+    for part in ("prompt_encoder", "mask_decoder"):
+        ours, theirs = getattr(student, part).state_dict(), getattr(teacher.model, part).state_dict()
+        differ = [name for name in theirs if name not in ours or ours[name].shape != theirs[name].shape]
+        if differ or len(ours) != len(theirs):
+            what = ", ".join(differ[:3]) or "it has fewer layers"
+            raise UsageError(
+                f"The {part.replace('_', ' ')} of {teacher.name}, a {teacher.model.config.name}, does not fit the "
+                f"student, a {student.config.name} ({what}).",
+                "Set distill.copy_decoder to false and learn the decoder too (distill.masks), or make the student's "
+                "model.iou_head_depth and model.iou_head_hidden_dim the teacher's.",
+            )
+        getattr(student, part).load_state_dict(theirs)
+
+
+def feature_name(teacher: str, level: str) -> str:
+    """What a batch calls a level of a teacher."""
+    return f"{teacher}/{level}"
 
 
 class LevelExtractor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from mobilesam_core.data.reading import is_image, list_images
+from mobilesam_core.data.reading import folders_below, is_image, list_images
 from mobilesam_core.errors import UsageError
 from mobilesam_core.jobs.names import Folders, absolute, distinct_names
 
@@ -82,7 +82,7 @@ def _expand(argument: str, out: Path | None) -> list[tuple[Path, Folders]]:
     """Paths, and for each the folders that are part of its name."""
     path = Path(argument).expanduser()
     if path.is_dir():
-        files = [file for folder in _folders(path) for file in list_images(folder)]
+        files = [file for folder in folders_below(path) for file in list_images(folder)]
         found = [(file, file.relative_to(path).parent.parts) for file in files]
     elif glob.has_magic(argument) and not path.exists():
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 Path's has no absolute patterns
@@ -97,11 +97,6 @@ def _expand(argument: str, out: Path | None) -> list[tuple[Path, Folders]]:
     if not outside:
         raise UsageError(f"'{argument}' holds no image.", "Check the path; hidden files are left out.")
     return outside
-
-
-def _folders(root: Path) -> list[Path]:
-    below = sorted(p for p in root.rglob("*") if p.is_dir())
-    return [root, *(p for p in below if not any(part.startswith(".") for part in p.relative_to(root).parts))]
 
 
 def _is_below(path: Path, folder: Path | None) -> bool:

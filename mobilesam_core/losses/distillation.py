@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mobilesam_core.errors import UsageError
 from mobilesam_core.losses.mask import focal_loss
-from mobilesam_core.ops.layout import Layout
+from mobilesam_core.ops.layout import Layout, channels_first
 
 FeatureLossKind = Literal["mse", "l1", "smooth_l1", "cosine"]
 
@@ -63,7 +63,7 @@ class FeatureDistillationLoss(nn.Module):
 
         student, teacher: features of B images, each in its layout.
         """
-        ours, theirs = (_channels_first(x, layout) for x, layout in zip((student, teacher), self._layouts, strict=True))
+        ours, theirs = (channels_first(x, layout) for x, layout in zip((student, teacher), self._layouts, strict=True))
         ours = self.projection(ours)
         if ours.shape[-2:] != self._grid:
             ours = F.interpolate(ours, self._grid, mode="bilinear", align_corners=False)
@@ -113,7 +113,3 @@ def token_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tens
     ours, theirs = (x.float() / temperature for x in (student, teacher.detach()))
     divergence = F.kl_div(ours.log_softmax(-1), theirs.log_softmax(-1), reduction="none", log_target=True).sum(-1)
     return temperature**2 * divergence.mean()
-
-
-def _channels_first(features: Tensor, layout: Layout) -> Tensor:
-    return features if layout == "CHW" else features.permute(0, 3, 1, 2)

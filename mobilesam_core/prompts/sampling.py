@@ -28,6 +28,12 @@ def sample_prompt(mask: np.ndarray, config: PromptConfig, rng: np.random.Generat
     return Prompt.from_points(points)
 
 
+def random_points(shape: tuple[int, ...], count: int, rng: np.random.Generator) -> list[Prompt]:
+    """``count`` prompts of one foreground point each, anywhere in an image of ``shape`` ``(H, W, ...)``."""
+    xy = np.floor(rng.random((count, 2)) * np.array([shape[1], shape[0]])).astype(np.float32)
+    return [Prompt.from_points([point]) for point in xy]
+
+
 def jitter_box(
     box: np.ndarray, shape: tuple[int, ...], noise: float, noise_max: float, rng: np.random.Generator
 ) -> np.ndarray:

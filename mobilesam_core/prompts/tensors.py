@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mobilesam_core.prompts.types import Prompt, prompt_arrays
+from mobilesam_core.prompts.correction import Click
+from mobilesam_core.prompts.types import ABSENT, Prompt, prompt_arrays
 
 
 class PromptTensors(NamedTuple):
@@ -28,10 +29,28 @@ class PromptTensors(NamedTuple):
     def __len__(self) -> int:
         return self.points.shape[0]
 
+    def scaled(self, ratio: float) -> PromptTensors:
+        """The same prompts in a frame ``ratio`` times as large."""
+        # Points are pixels, whose centres are half a pixel on.
+        return PromptTensors((self.points + 0.5) * ratio - 0.5, self.labels, self.masks, self.has_mask)
+
     def to(self, device: torch.device, non_blocking: bool = False) -> PromptTensors:
         return PromptTensors(
             *(None if t is None else t.to(device, non_blocking=non_blocking) for t in self)  # type: ignore[arg-type]
         )
+
+
+def add_clicks(prompts: PromptTensors, clicks: Sequence[Click | None], scale: float) -> PromptTensors:
+    """``prompts``, each with its click, in pixels that are ``scale`` pixels of the frame wide; None adds none."""
+    xy = torch.tensor([click.point if click else (0.0, 0.0) for click in clicks], device=prompts.points.device)
+    labels = torch.tensor([click.label if click else ABSENT for click in clicks], device=prompts.labels.device)
+    placed = (xy.reshape(-1, 2) + 0.5) * scale - 0.5
+    return PromptTensors(
+        torch.cat([prompts.points, placed[:, None]], dim=1),
+        torch.cat([prompts.labels, labels[:, None]], dim=1),
+        prompts.masks,
+        prompts.has_mask,
+    )
 
 
 def prompt_tensors(prompts: Sequence[Prompt]) -> PromptTensors:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from mobilesam_core.checkpoints.resume import save_state
 from mobilesam_core.checkpoints.weights import save_weights
@@ -15,7 +17,6 @@ from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.errors import Interrupted, TrainingError
 from mobilesam_core.interrupt import StopRequest
-from mobilesam_core.losses.total import LossValues
 from mobilesam_core.progress import ProgressTask
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.optimizer import set_train_mode
@@ -73,6 +74,7 @@ def train_epoch(run: Run, stop: StopRequest) -> None:
     """The optimizer steps of ``position.epoch`` that are still to do."""
     config, position = run.config, run.position
     set_train_mode(run.model, config.train.freeze, config.train.batch_norm == "frozen")
+    run.step.begin_epoch(position.epoch)
     run.loader.set_epoch(position.epoch, start_batch=position.batch)
     total = run.steps.in_epoch(position.epoch)
     done = -(-position.batch // config.optim.accumulate)
@@ -95,18 +97,16 @@ def train_epoch(run: Run, stop: StopRequest) -> None:
 
 def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
     """Forward and backward over the accumulated ``batches``, then one step of optimizer and schedule."""
-    values: list[LossValues] = []
+    values: list[dict[str, Tensor]] = []
     for batch in batches:
-        losses: LossValues = run.step(batch.to(run.fabric.device))
-        run.fabric.backward(losses.total / len(batches))
+        losses: dict[str, Tensor] = run.step(batch.to(run.fabric.device))
+        run.fabric.backward(losses["total"] / len(batches))
         values.append(losses)
     clip = run.config.optim.clip_norm
     norm = run.fabric.clip_gradients(
         run.step, run.optimizer, max_norm=clip if clip is not None else float("inf"), error_if_nonfinite=False
     )
-    means = {
-        name: torch.stack([getattr(value, name).detach() for value in values]).mean() for name in LossValues._fields
-    }
+    means = {name: torch.stack([value[name].detach() for value in values]).mean() for name in values[0]}
     # One transfer a step: the loss must be known before the weights change.
     numbers = torch.stack([*means.values(), torch.as_tensor(norm).to(means["total"])]).tolist()
     losses_by_name, grad_norm = dict(zip(means, numbers[:-1], strict=True)), numbers[-1]
@@ -175,7 +175,12 @@ def save(run: Run) -> None:
 
 
 # Weights are passed on to others: where things lie on this machine is for config.yaml alone.
-_PRIVATE = {"model": {"checkpoint"}, "data": {"root"}, "train": {"output_dir"}}
+_PRIVATE: Any = {
+    "model": {"checkpoint"},
+    "data": {"root"},
+    "train": {"output_dir"},
+    "distill": {"teachers": {"__all__": {"checkpoint", "store"}}},
+}
 
 
 def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = None) -> None:
@@ -243,11 +248,10 @@ def _report(run: Run, meter: Meter, task: ProgressTask, flush: bool) -> None:
     values = meter.flush()
     memory = peak_memory_mb(run.fabric.device)
     run.log.write("train", position.step, position.epoch + 1, values | ({"memory_mb": memory} if memory else {}))
-    notes = {
-        "loss": f"{values['total']:.4f}",
-        "iou": f"{values['iou']:.3f}",
-        "objects/s": f"{values['objects_per_s']:.1f}",
-    }
+    notes = {"loss": f"{values['total']:.4f}"}
+    if "iou" in values:
+        notes["iou"] = f"{values['iou']:.3f}"
+    notes["objects/s"] = f"{values['objects_per_s']:.1f}"
     if memory:
         notes["memory"] = f"{memory / 1024:.1f} GiB"
     task.advance(1, **notes)

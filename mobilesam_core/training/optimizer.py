@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -60,6 +61,9 @@ def _layer_scale(model: Sam, name: str, layer_decay: float | None) -> float:
     return layer_decay ** (encoder.num_layers - encoder.layer_index(inner))
 
 
-def build_optimizer(model: Sam, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019) over :func:`parameter_groups`."""
-    return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, betas=config.betas)
+def build_optimizer(model: Sam, config: OptimConfig, beside: Iterable[nn.Parameter] = ()) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019) over :func:`parameter_groups`, and over what learns ``beside`` the model."""
+    groups = parameter_groups(model, config)
+    if others := list(beside):
+        groups.append({"params": others, "lr": config.lr, "weight_decay": 0.0})
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,11 @@ from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.data.loader import TrainingLoader
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.training_set import TrainingSet
+from mobilesam_core.distillation.teacher import Teacher
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.progress import Reporter
 from mobilesam_core.scheduler import PolynomialLR
+from mobilesam_core.training.distilling import DistillingStep
 from mobilesam_core.training.run_folder import MetricsLog, RunFolder
 from mobilesam_core.training.step import TrainingStep
 
@@ -58,7 +61,7 @@ class Run:
     folder: RunFolder
     fabric: Fabric
     model: Sam
-    step: TrainingStep
+    step: TrainingStep | DistillingStep
     """The step as Fabric wraps it."""
     optimizer: Optimizer
     scheduler: PolynomialLR
@@ -72,6 +75,8 @@ class Run:
     """What a state file holds, by name."""
     average: AveragedModel | None
     """The moving average of ``model``, if ``train.ema`` asks for one."""
+    teachers: Sequence[Teacher]
+    """What ``model`` learns from; validation compares it with the first."""
 
     @property
     def result(self) -> Sam:

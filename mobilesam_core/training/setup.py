@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,17 +14,21 @@ from mobilesam_core.config.data import DataConfig
 from mobilesam_core.config.train import RunConfig, TrainConfig
 from mobilesam_core.data.build import build_source
 from mobilesam_core.data.loader import available_cores, build_loader
-from mobilesam_core.data.sample import BadFile, SampleSource
+from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.data.verify import Subset, find_bad_files
 from mobilesam_core.data.view import check_trainable
+from mobilesam_core.distillation.stored import TeacherFeatures, TeacherStore
+from mobilesam_core.distillation.teacher import Teacher, copy_decoder, open_teacher
 from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.prediction.device import resolve_device
 from mobilesam_core.progress import Reporter
 from mobilesam_core.scheduler import PolynomialLR
+from mobilesam_core.stores.features import FeatureStore
 from mobilesam_core.training.average import build_average
+from mobilesam_core.training.distilling import DistillingStep
 from mobilesam_core.training.optimizer import build_optimizer, freeze_parts
 from mobilesam_core.training.run import Run, Sets, Steps
 from mobilesam_core.training.run_folder import MetricsLog, RunFolder
@@ -60,15 +63,38 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"train": train.model_copy(update=filled)})
 
 
-def build_model(config: TrainConfig, reporter: Reporter) -> Sam:
-    """The model with its start weights, frozen as the config says; new weights depend on ``train.seed`` alone."""
+def build_model(config: TrainConfig, teachers: Sequence[Teacher], reporter: Reporter) -> Sam:
+    """The model with its start weights, frozen as the config says; new weights depend on ``train.seed`` alone.
+
+    Raises:
+        UsageError: the decoder of the first teacher is to be copied, and has other dimensions.
+    """
     torch.manual_seed(config.train.seed)
     model = load_model(config.model, reporter)
+    if config.distill is not None and config.distill.copy_decoder:
+        copy_decoder(teachers[0], model)
     freeze_parts(model, config.train.freeze)
     return model
 
 
-def build_sets(config: TrainConfig, model: Sam, folder: RunFolder, reporter: Reporter) -> Sets:
+def build_teachers(config: TrainConfig, device: torch.device, reporter: Reporter) -> list[Teacher]:
+    """The teachers of a run, on its device; none where it does not distil."""
+    distill = config.distill
+    if distill is None:
+        return []
+    teachers = []
+    for each in distill.teachers:
+        runtime = open_teacher(
+            each.checkpoint, reporter, model_name=each.model, image_size=each.image_size, device=device
+        )
+        stored = each.store is not None
+        teachers.append(Teacher(each, runtime.torch_model, distill.levels_of(each), stored))
+    return teachers
+
+
+def build_sets(
+    config: TrainConfig, model: Sam, teachers: Sequence[Teacher], folder: RunFolder, reporter: Reporter
+) -> Sets:
     """Training and validation data, every file checked once unless ``data.verify`` is off.
 
     Raises:
@@ -79,8 +105,15 @@ def build_sets(config: TrainConfig, model: Sam, folder: RunFolder, reporter: Rep
     sources = {"train": build_source(data.train, data.root, channels)}
     if data.val is not None:
         sources["val"] = build_source(data.val, data.root, channels)
+    features = _stored_features(config, teachers, sources["train"], reporter)
     if data.verify:
-        trainable = {"train": partial(check_trainable, data=data, size=size)}
+
+        def check(sample: Sample) -> None:
+            check_trainable(sample, data, size)
+            if features is not None:
+                features.read(sample.source)
+
+        trainable = {"train": check}
         bad = {
             name: find_bad_files(source, reporter, f"Checking {name} files", trainable.get(name))
             for name, source in sources.items()
@@ -91,8 +124,25 @@ def build_sets(config: TrainConfig, model: Sam, folder: RunFolder, reporter: Rep
         if len(source) == 0:
             raise DataError(f"No usable image is left in data.{name}.", f"See {folder.failures}.")
     loss_size = config.loss.loss_size or size // 4
-    training_set = TrainingSet(sources["train"], data, config.prompts, size, loss_size, config.train.seed)
+    training_set = TrainingSet(sources["train"], data, config.prompts, size, loss_size, config.train.seed, features)
     return Sets(training_set, sources.get("val"))
+
+
+def _stored_features(
+    config: TrainConfig, teachers: Sequence[Teacher], source: SampleSource, reporter: Reporter
+) -> TeacherFeatures | None:
+    """What the teachers that have a store made of the images of ``source``."""
+    distill = config.distill
+    if distill is None:
+        return None
+    stores = [
+        TeacherStore(teacher, FeatureStore(each.store), distill.levels_of(each))
+        for teacher, each in zip(teachers, distill.teachers, strict=True)
+        if each.store is not None and distill.levels_of(each)
+    ]
+    if not stores:
+        return None
+    return TeacherFeatures(stores, [source.describe(i) for i in range(len(source))], reporter)
 
 
 def _answer(bad: Mapping[str, Sequence[BadFile]], data: DataConfig, folder: RunFolder, reporter: Reporter) -> None:
@@ -130,27 +180,29 @@ def build_run(
     fabric: Fabric,
     model: Sam,
     sets: Sets,
+    teachers: Sequence[Teacher],
     state: dict[str, Any] | None,
     reporter: Reporter,
 ) -> Run:
     """Put the parts together, at the start or where ``state`` stands."""
     steps = Steps.plan(len(sets.train), config)
     optim = config.optim
-    plain_optimizer = build_optimizer(model, optim)
     if fabric.device.type in ("cpu", "cuda"):
         # The layout that processors with matrix units compute convolutions in.
         model.to(memory_format=torch.channels_last)
-    step = TrainingStep(model, SegLoss(config.loss))
+    parts: dict[str, Any] = {"model": model}
+    step: TrainingStep | DistillingStep
+    if config.distill is None:
+        step, plain_optimizer = TrainingStep(model, SegLoss(config.loss)), build_optimizer(model, optim)
+    else:
+        step = DistillingStep(model, SegLoss(config.loss), config.distill, teachers)
+        plain_optimizer = build_optimizer(model, optim, step.feature_losses.parameters())
+        parts["feature_losses"] = step.feature_losses
     wrapped_step, optimizer = fabric.setup(step, plain_optimizer)
     scheduler = PolynomialLR(
         plain_optimizer, steps.total, optim.warmup_steps, optim.power, end_factor=optim.end_lr / optim.lr
     )
-    parts = {
-        "model": model,
-        "optimizer": plain_optimizer,
-        "scheduler": scheduler,
-        "precision": fabric.strategy.precision,
-    }
+    parts |= {"optimizer": plain_optimizer, "scheduler": scheduler, "precision": fabric.strategy.precision}
     average = None if config.train.ema is None else build_average(model, config.train.ema)
     if average is not None:
         parts["average"] = average
@@ -180,4 +232,5 @@ def build_run(
         reporter=reporter,
         parts=parts,
         average=average,
+        teachers=teachers,
     )

@@ -34,10 +34,13 @@ class Validation:
     def sentence(self) -> str:
         """For the log."""
         v = self.values
-        return (
+        text = (
             f"val loss {v['loss']:.4f}, mIoU box {v['box_miou']:.3f} (fill the box {v['fill_box_miou']:.3f}), "
             f"one point {v['point_miou']:.3f}, Dice {v['box_dice']:.3f} / {v['point_dice']:.3f}"
         )
+        if "box_agreement" in v:
+            text += f", agreement with the teacher {v['box_agreement']:.3f} / {v['point_agreement']:.3f}"
+        return text
 
 
 def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[], None]) -> Validation:
@@ -59,6 +62,7 @@ def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[]
             ),
             run.reporter,
             watcher.see,
+            teacher=run.teachers[0].model if run.teachers else None,
         )
     watcher.write_overlays(epoch)
     box, point = evaluation.summary("box"), evaluation.summary("point")
@@ -72,6 +76,8 @@ def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[]
         "fill_box_miou": box.fill_box_iou,
         "objects": float(box.objects),
     }
+    if box.agreement is not None and point.agreement is not None:
+        values |= {"box_agreement": box.agreement, "point_agreement": point.agreement}
     return Validation(values, score(options.metric, values))
 
 
