@@ -62,11 +62,19 @@ def _show(result: TrainResult) -> None:
     if after:
         table = Table(title="Validation after the last epoch", title_justify="left")
         table.add_column("prompt")
-        for name in (*(["mIoU before"] if before else []), "mIoU after", "Dice after", "fill the box"):
+        taught = "box_agreement" in after
+        for name in (
+            *(["mIoU before"] if before else []),
+            "mIoU after",
+            "Dice after",
+            *(["agreement with the teacher"] if taught else []),
+            "fill the box",
+        ):
             table.add_column(name, justify="right")
         for prompt, kind, baseline in (("box", "box", f"{after['fill_box_miou']:.3f}"), ("one point", "point", "")):
             earlier = [before[f"{kind}_miou"]] if before else []
             cells = [*earlier, after[f"{kind}_miou"], after[f"{kind}_dice"]]
+            cells += [after[f"{kind}_agreement"]] if taught else []
             table.add_row(prompt, *(f"{value:.3f}" for value in cells), baseline)
         stdout().print(table)
     memory = f", peak memory {result.peak_memory_mb / 1024:.1f} GiB" if result.peak_memory_mb else ""

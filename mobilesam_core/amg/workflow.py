@@ -123,6 +123,12 @@ def generate_masks(
     start = time.perf_counter()
     failures = run_job(job, due, failures_file, "Finding masks", reporter, raise_first=len(images) == 1)
     seconds = time.perf_counter() - start
+    if due and not masks and len(failures) < len(due):
+        reporter.warning(
+            f"No mask passed the thresholds (pred_iou_thresh {settings.pred_iou_thresh}, stability_score_thresh "
+            f"{settings.stability_score_thresh}). The defaults suit the official weights; for others lower both, for "
+            "nano to 0.7 and 0.8 or less."
+        )
     written = form.finish([(number, image) for number, image in numbered if ledger.holds(image)], options.shard)
     return AmgResult(
         images=len(due) - len(failures),

@@ -43,6 +43,14 @@ def _tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def test_no_mask_at_all_says_what_to_do(run_cli: Run, images: Path, options: tuple) -> None:
+    ran = run_cli("amg", images / "one.png", *options, "--pred-iou-thresh", "1", "--json")
+    assert ran.code == 0 and ran.json["masks"] == 0
+    assert "No mask passed the thresholds (pred_iou_thresh 1.0, stability_score_thresh 0.5)" in ran.err
+    again = run_cli("amg", images / "one.png", *options, "--pred-iou-thresh", "1")
+    assert again.code == 0 and "No mask passed" not in again.err  # nothing was done
+
+
 def test_png_and_overlay(run_process: Run, images: Path, options: tuple, tmp_path: Path) -> None:
     ran = run_process("amg", images, *options, "--overlay")
     assert ran.code == 0, ran.err

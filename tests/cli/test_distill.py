@@ -146,3 +146,52 @@ def test_shares_make_the_same_store(run_cli: Run, images: Path, store: Path, tmp
         for folder in (store, tmp_path / "shares")
     )
     assert whole == shares and len(whole) == 6
+
+
+CONFIG = """
+model: {{name: vit_nano, checkpoint: null, image_size: 64}}
+data:
+  root: {root}
+  train: {{format: images, images: images}}
+  val: {{format: folder, images: images, masks: masks, mask_mode: instances}}
+  workers: 0
+distill:
+  teachers: [{{checkpoint: nano, image_size: 64, features: [{{loss: cosine}}], store: {root}/features}}]
+  copy_decoder: true
+  ground_truth: 0
+train: {{epochs: 1, output_dir: {root}/runs, device: cpu, validation: {{overlays: 0}}}}
+"""
+
+
+@pytest.fixture
+def config(images: Path) -> Path:
+    path = images.parent / "distill.yaml"
+    path.write_text(CONFIG.format(root=images.parent))
+    return path
+
+
+def test_a_config_says_what_to_extract_and_train_reads_it(run_cli: Run, config: Path) -> None:
+    ran = run_cli("train", config)
+    assert ran.code == 2 and "holds no stored features" in ran.err and "distill extract" in ran.err
+    ran = run_cli("distill", "extract", config, "--device", "cpu", "--json")
+    assert ran.code == 0 and [(each["teacher"], each["images"]) for each in ran.json] == [("teacher", 3)], ran.err
+    shared = ("--set", f"distill.teachers.store={config.parent}/x")
+    assert run_cli("distill", "extract", config, *shared).code == 2  # a list has no such key
+    ran = run_cli("train", config)
+    assert ran.code == 0 and "agreement with the teacher" in ran.err, ran.err
+    assert "agreement" in ran.out
+    ran = run_cli("eval", "nano", "--config", config, "--split", "train")
+    assert ran.code == 2 and "no labels" in ran.err
+
+
+def test_what_does_not_go_with_a_config(run_cli: Run, images: Path, config: Path) -> None:
+    ran = run_cli("distill", "extract", config, "--levels", "neck")
+    assert ran.code == 2 and "--levels does not go with a config" in ran.err
+    ran = run_cli("distill", "extract", images, *NANO, "--set", "train.epochs=2")
+    assert ran.code == 2 and "--set changes a config" in ran.err
+    ran = run_cli("distill", "extract", config, "--set", "distill=null", "--set", "data.train.format=folder")
+    assert ran.code == 2 and "data.train.masks: required" in ran.err
+    plain = config.with_name("plain.yaml")
+    plain.write_text("model: {name: vit_nano}\ndata: {train: {format: shapes}}\n")
+    ran = run_cli("distill", "extract", plain)
+    assert ran.code == 2 and "no teacher whose features are to be stored" in ran.err

@@ -113,13 +113,14 @@ def test_shares_bad_files_and_wrong_use(run_cli: Run, images: Path, tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-def test_a_killed_run_goes_on(run_cli: Run, images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [("embed",), ("distill", "extract", "--levels", "stages.2,neck")])
+def test_a_killed_run_goes_on(run_cli: Run, images: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     rng = np.random.default_rng(0)
     for index in range(90):
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(images / f"noise{index}.png")
     out = tmp_path / "out"
     # Of other sizes the frame would be too small for a file of the store to fill up.
-    given = ("embed", images, "--out", out, *NANO, "--image-size", "1024")
+    given = (*command, images, "--out", out, *NANO, "--image-size", "1024")
     running = subprocess.Popen(
         [sys.executable, "-m", "mobilesam_cli", *map(str, given)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -137,9 +138,13 @@ def test_a_killed_run_goes_on(run_cli: Run, images: Path, tmp_path: Path) -> Non
     assert {path.stem for path in images.glob("*.png")} == named
     # The same features as those of a run that nobody killed.
     whole = tmp_path / "whole"
-    assert run_cli("embed", images, "--out", whole, *NANO, "--image-size", "1024").code == 0
+    assert run_cli(*command, images, "--out", whole, *NANO, "--image-size", "1024").code == 0
     checksums = [
-        {sha256: entry.levels["neck"].crc32 for sha256, entry in FeatureStore(folder).entries.items()}
+        {
+            (sha256, name): level.crc32
+            for sha256, entry in FeatureStore(folder).entries.items()
+            for name, level in entry.levels.items()
+        }
         for folder in (out, whole)
     ]
     assert checksums[0] == checksums[1]
