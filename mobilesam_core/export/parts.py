@@ -52,7 +52,7 @@ class DecoderPart(nn.Module):
         tokens, dense = self.model.prompt_encoder(prompts)
         decoded = self.model.mask_decoder(image_embeddings + dense, self.model.prompt_encoder.get_dense_pe(), tokens)
         if not self.single_mask:
-            return decoded
+            return decoded.low_res_logits, decoded.iou_predictions
         # As SAM's export has it: a large bonus for output 0 that changes its sign between one and two points.
         bonus = (point_coords.shape[1] - 2.5) * SINGLE_MASK_BONUS
         iou = decoded.iou_predictions

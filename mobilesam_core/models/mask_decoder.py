@@ -21,12 +21,17 @@ class DecoderOutput(NamedTuple):
     """What the decoder says of N prompts.
 
     low_res_logits: ``(N, 4, S/4, S/4)``, mask where positive. iou_predictions: ``(N, 4)``, nominally 0 to 1.
-    mask_tokens: ``(N, 4, D)``, what the masks' filters are made of.
+    tokens: ``(N, 1 + 4 + T, D)``, transformed: those of the IoU, of the masks and of the prompt.
     """
 
     low_res_logits: Tensor
     iou_predictions: Tensor
-    mask_tokens: Tensor
+    tokens: Tensor
+
+    @property
+    def mask_tokens(self) -> Tensor:
+        """``(N, 4, D)``, what the masks' filters are made of."""
+        return self.tokens[:, 1 : 1 + NUM_MASKS]
 
 
 class MLP(nn.Module):
@@ -77,7 +82,7 @@ class MaskDecoder(nn.Module):
             image_embeddings.flatten(2).transpose(1, 2), image_pe.flatten(2).transpose(1, 2), tokens, mask
         )
         filters, iou_predictions = self.read_tokens(tokens)
-        return DecoderOutput(self.draw_masks(image, filters), iou_predictions, tokens[:, 1 : 1 + NUM_MASKS])
+        return DecoderOutput(self.draw_masks(image, filters), iou_predictions, tokens)
 
     def own_tokens(self) -> Tensor:
         """The IoU token and the mask tokens, ``(1 + NUM_MASKS, D)``: they come before those of every prompt."""
