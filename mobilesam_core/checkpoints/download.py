@@ -31,6 +31,8 @@ class WeightSpec:
     size: int
 
 
+_SAM = "https://dl.fbaipublicfiles.com/segment_anything"
+
 OFFICIAL_WEIGHTS: Mapping[str, WeightSpec] = {
     "vit_t": WeightSpec(
         name="mobile_sam.pt",
@@ -38,8 +40,27 @@ OFFICIAL_WEIGHTS: Mapping[str, WeightSpec] = {
         "f706ad9c4eb7f219c00d9050e46328518ffb65d2/weights/mobile_sam.pt",
         sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
         size=40_728_226,
-    )
+    ),
+    "vit_b": WeightSpec(
+        name="sam_vit_b_01ec64.pth",
+        url=f"{_SAM}/sam_vit_b_01ec64.pth",
+        sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        size=375_042_383,
+    ),
+    "vit_l": WeightSpec(
+        name="sam_vit_l_0b3195.pth",
+        url=f"{_SAM}/sam_vit_l_0b3195.pth",
+        sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        size=1_249_524_607,
+    ),
+    "vit_h": WeightSpec(
+        name="sam_vit_h_4b8939.pth",
+        url=f"{_SAM}/sam_vit_h_4b8939.pth",
+        sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        size=2_564_550_879,
+    ),
 }
+"""By model; each hash and size as many public projects state them."""
 
 
 def cache_folder() -> Path:

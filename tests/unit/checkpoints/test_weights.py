@@ -111,8 +111,8 @@ def test_unknown_architecture(tmp_path: Path) -> None:
 
 
 def test_official_of_another_model() -> None:
-    with pytest.raises(CheckpointError, match=r"vit_b.*vit_b file"):
-        load_model(ModelConfig(name="vit_b", encoder=EncoderOverrides(embed_dims=[32], num_heads=[2], depths=[1])))
+    with pytest.raises(CheckpointError, match=r"vit_nano.*vit_nano file"):
+        load_model(ModelConfig(name="vit_nano", checkpoint="official"))
 
 
 class Bomb:
