@@ -71,7 +71,9 @@ class TruthfulModel(nn.Module):
             for change in self._changes
         ]
         logits = torch.from_numpy(np.stack(outputs, axis=1))
-        return DecoderOutput(logits, torch.tensor(self._scores).repeat(len(prompts), 1))
+        return DecoderOutput(
+            logits, torch.tensor(self._scores).repeat(len(prompts), 1), torch.zeros(len(prompts), 5, 1)
+        )
 
     @staticmethod
     def _meant(masks: np.ndarray, prompts: PromptTensors, i: int) -> int:
