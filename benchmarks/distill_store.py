@@ -90,8 +90,9 @@ def main() -> None:
             writing["encode"].append(encode_seconds(images, runtime))
         overhead = median(e / p for e, p in zip(writing["extract"], writing["encode"], strict=True)) - 1
 
-        config = DistillConfig(teachers=[{"checkpoint": "nano", "features": [{}]}], ground_truth=0.0)  # type: ignore[list-item]
-        teacher = Teacher(config.teachers[0], runtime.torch_model, ["neck"], stored=True)
+        teachers = [{"checkpoint": "nano", "features": [{}], "store": store}]
+        config = DistillConfig(teachers=teachers, ground_truth=0.0)  # type: ignore[arg-type]
+        teacher = Teacher(config.teachers[0], runtime.torch_model, runtime.sha256)
         loader = build_loader(training_set(args.images, len(images), teacher, store), BATCH, workers=1, seed=0)
         student = load_model(ModelConfig(name="vit_nano", checkpoint=None)).train()
         step = DistillingStep(student, SegLoss(LossConfig()), config, [teacher])

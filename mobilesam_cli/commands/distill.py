@@ -132,6 +132,7 @@ def _extract_for_config(
     for each in extracted:
         if not json:
             show_stored(f"images' features by {each.teacher}", each.result, each.store)
+    for each in extracted:
         raise_failures(len(each.result.failures), each.result.images, "extracted", each.result.failures_file)
 
 

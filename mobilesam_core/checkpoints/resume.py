@@ -23,6 +23,7 @@ class Position:
     best, best_epoch, stale: best value of the validation metric, its epoch, and validations since.
     metrics: of the last validation. before: of the start weights, empty if not asked for.
     images: in the training set; the order of an epoch depends on it.
+    teachers: sha256 of each teacher's weights.
     """
 
     epoch: int = 0
@@ -35,6 +36,7 @@ class Position:
     metrics: dict[str, float] = field(default_factory=dict)
     before: dict[str, float] = field(default_factory=dict)
     images: int = 0
+    teachers: list[str] = field(default_factory=list)
 
 
 def save_state(path: Path, position: Position, config_json: str, parts: dict[str, Any]) -> None:

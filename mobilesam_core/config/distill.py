@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -130,16 +131,21 @@ class DistillConfig(Config):
         """What any epoch learns from."""
         return [term for term in self.terms if not self.stages or any(term in stage.terms for stage in self.stages)]
 
-    def levels_of(self, teacher: TeacherConfig) -> list[str]:
-        """The levels of ``teacher`` that training needs, each once."""
-        decoded = ["neck"] if self.masks is not None or self.tokens is not None else []
-        return list(dict.fromkeys([*(pair.teacher for pair in teacher.features), *decoded]))
+    def levels_of(self, teacher: TeacherConfig, terms: Collection[Term] | None = None) -> list[str]:
+        """The levels of ``teacher`` that ``terms`` (None: those of any epoch) need, each once."""
+        terms = self.used_terms if terms is None else terms
+        paired = [pair.teacher for pair in teacher.features] if "features" in terms else []
+        decoded = ["neck"] if "masks" in terms or "tokens" in terms else []
+        return list(dict.fromkeys([*paired, *decoded]))
 
     @model_validator(mode="after")
     def _consistent(self) -> DistillConfig:
         names = [teacher.name for teacher in self.teachers]
         if len(set(names)) < len(names):
             raise ValueError("each of several teachers needs a name of its own (teachers[].name)")
+        stores = [teacher.store for teacher in self.teachers if teacher.store is not None]
+        if len(set(stores)) < len(stores):
+            raise ValueError("each of several teachers needs a store of its own (teachers[].store)")
         if self.terms in ([], ["ground_truth"]):
             raise ValueError("nothing is learnt from the teachers: give one of them features, or add masks or tokens")
         missing = [term for stage in self.stages for term in stage.terms if term not in self.terms]

@@ -41,6 +41,9 @@ class ValidationConfig(Config):
     """Pictures of so many validation images each time."""
     before: bool | None = None
     """Measure the start weights too, so that the gain shows (null: unless they are random)."""
+    agreement: bool = True
+    """When distilling, compare with the first teacher's masks too: its encoder sees every validation image each
+    time."""
 
 
 class RunConfig(Config):
@@ -105,10 +108,17 @@ class TrainConfig(Config):
     @model_validator(mode="after")
     def _distils(self) -> TrainConfig:
         distill = self.distill
-        if self.data.train.format == "images" and (distill is None or "ground_truth" in distill.used_terms):
-            raise ValueError("data.train has no labels (format: images): set distill.ground_truth to 0")
+        if self.data.train.format == "images":
+            if distill is None:
+                raise ValueError(
+                    "data.train has no labels (format: images): name a teacher to learn from instead (distill)"
+                )
+            if "ground_truth" in distill.used_terms:
+                raise ValueError("data.train has no labels (format: images): set distill.ground_truth to 0")
         if distill is None:
             return self
+        if self.data.train.format == "shapes" and any(teacher.store for teacher in distill.teachers):
+            raise ValueError("drawn shapes are no files, nothing is stored of them: leave distill.teachers[].store out")
         epochs = sum(stage.epochs for stage in distill.stages)
         if distill.stages and epochs != self.train.epochs:
             raise ValueError(f"distill.stages last {epochs} epochs in all, train.epochs is {self.train.epochs}")
@@ -119,4 +129,6 @@ class TrainConfig(Config):
             )
         if self.train.freeze.image_encoder and "features" in distill.used_terms:
             raise ValueError("train.freeze.image_encoder leaves nothing to learn from features")
+        if self.train.freeze.prompt_encoder and "prompt_embeddings" in distill.used_terms:
+            raise ValueError("train.freeze.prompt_encoder leaves nothing to learn from prompt_embeddings")
         return self

@@ -38,7 +38,7 @@ def extract_for_training(
     """Store the levels that ``config.distill`` reads, of the images of ``data.train``, for each teacher with a store.
 
     Raises:
-        UsageError: no teacher has a store, or the images are no files; or as :func:`store_features` says.
+        UsageError: no teacher has a store; or as :func:`store_features` says.
     """
     distill = config.distill
     due = [] if distill is None else [each for each in distill.teachers if each.store and distill.levels_of(each)]
@@ -48,10 +48,6 @@ def extract_for_training(
             "Name a folder for them (distill.teachers[].store) and what to keep (features, or distill.masks).",
         )
     data = config.data
-    if data.train.format == "shapes":
-        raise UsageError(
-            "Drawn shapes are no files, so nothing can be stored of them.", "Leave distill.teachers[].store out."
-        )
     source = build_source(data.train, data.root, config.model.encoder.input_channels or 3)
     paths = [Path(source.describe(i)) for i in range(len(source))]
     images = [ImageFile(path, name) for path, name in zip(paths, distinct_names(paths), strict=True)]

@@ -19,6 +19,8 @@ from mobilesam_core.progress import Reporter
 from mobilesam_core.stores.features import FeatureStore
 from mobilesam_core.stores.producer import Producer
 
+_LISTED = 50  # names in one message; more would hide what it says
+
 
 @dataclass(frozen=True)
 class TeacherStore:
@@ -37,7 +39,7 @@ class TeacherFeatures:
 
     Raises:
         UsageError: a store was made by another teacher.
-        DataError: a store is broken, or lacks images or has them in another version; all are named.
+        DataError: a store is broken, or lacks images or has them in another version; up to 50 are named.
     """
 
     def __init__(self, stores: Sequence[TeacherStore], images: Sequence[str], reporter: Reporter) -> None:
@@ -64,12 +66,25 @@ class TeacherFeatures:
             if sha256 not in entries or any(level not in entries[sha256].levels for level in each.levels)
         ]
         if missing:
-            listed = "\n  ".join(missing)
+            listed = "\n  ".join(missing[:_LISTED])
+            if len(missing) > _LISTED:
+                listed += f"\n  … and {len(missing) - _LISTED} more"
             levels = " and ".join(each.levels)
             raise DataError(
                 f"{each.store.folder} lacks {levels} of {len(missing)} image(s), or they have changed:\n  {listed}",
                 "Run mobilesam distill extract with this config; it makes only what is missing.",
             )
+
+    def verify(self, reporter: Reporter) -> None:
+        """Read every feature once.
+
+        Raises:
+            DataError: a file of a store is broken.
+        """
+        with reporter.task("Checking stored features", len(self._sha256), "images") as task:
+            for image in self._sha256:
+                self.read(image)
+                task.advance()
 
     def read(self, source: str, placement: Placement | None = None) -> Mapping[str, Tensor]:
         """See :class:`~mobilesam_core.data.training_set.StoredFeatures`."""
@@ -91,7 +106,4 @@ def _sha256(image: str) -> str:
     try:
         return file_sha256(Path(image))
     except OSError as error:
-        raise DataError(
-            f"{image} is no image file ({error.strerror}), so nothing can be stored of it.",
-            "Leave teachers[].store out: the teacher then runs in every step.",
-        ) from error
+        raise DataError(f"{image} cannot be read ({error.strerror}).", "Restore it, or leave it out.") from error

@@ -55,23 +55,23 @@ class Teacher:
 
     Args:
         model: in evaluation mode, on the student's device.
-        levels: of its encoder that are wanted.
-        stored: they come with the batch, and the encoder does not run.
+        sha256: of the file of its weights.
+
+    config: what it is to teach. With ``config.store`` features come with the batch, and the encoder does not run.
     """
 
-    def __init__(self, config: TeacherConfig, model: Sam, levels: Sequence[str], stored: bool) -> None:
-        self.name, self.weight, self.pairs = config.name, config.weight, config.features
-        self.model = model
-        self._levels, self._stored = levels, stored
+    def __init__(self, config: TeacherConfig, model: Sam, sha256: str) -> None:
+        self.config, self.model, self.sha256 = config, model, sha256
+        self.name = config.name
 
     @torch.no_grad()
-    def features(self, batch: Batch) -> dict[str, Tensor]:
-        """``(B, C, h, w)`` of each level."""
-        if self._stored:
-            return {level: batch.features[feature_name(self.name, level)] for level in self._levels}
-        if not self._levels:
+    def features(self, batch: Batch, levels: Sequence[str]) -> dict[str, Tensor]:
+        """``(B, C, h, w)`` of each of the ``levels``."""
+        if self.config.store is not None:
+            return {level: batch.features[feature_name(self.name, level)] for level in levels}
+        if not levels:
             return {}
-        with FeatureHookManager(self.model.image_encoder, self._levels) as features:
+        with FeatureHookManager(self.model.image_encoder, levels) as features:
             self.model.encode(self._frames(batch))
             return {level: channels_first(features[level], layout) for level, layout in features.layouts.items()}
 
@@ -108,7 +108,7 @@ def copy_decoder(teacher: Teacher, student: Sam) -> None:
         ours, theirs = getattr(student, part).state_dict(), getattr(teacher.model, part).state_dict()
         differ = [name for name in theirs if name not in ours or ours[name].shape != theirs[name].shape]
         if differ or len(ours) != len(theirs):
-            what = ", ".join(differ[:3]) or "it has fewer layers"
+            what = ", ".join(differ[:3]) or "the teacher's has fewer layers"
             raise UsageError(
                 f"The {part.replace('_', ' ')} of {teacher.name}, a {teacher.model.config.name}, does not fit the "
                 f"student, a {student.config.name} ({what}).",
@@ -156,7 +156,7 @@ def _require_memory(path: Path) -> None:
     if needed > free:
         raise UsageError(
             f"{path} needs {needed / 2**30:.1f} GiB to load; {free / 2**30:.1f} GiB of memory are free.",
-            "Close other programs, use a smaller teacher, or extract on a larger machine and copy the store.",
+            "Close other programs, use a smaller teacher or a larger machine.",
         )
 
 

@@ -58,29 +58,34 @@ class FeatureDistillationLoss(nn.Module):
         if student[0] != teacher[0]:
             self.projection = nn.Conv2d(student[0], teacher[0], 1)
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def forward(self, student: Tensor, teacher: Tensor, valid: Tensor | None = None) -> Tensor:
         """The distance, a scalar: the mean over images, places and (but for ``cosine``) channels.
 
         student, teacher: features of B images, each in its layout.
+        valid: ``(B, h, w)`` bool, the places of the teacher's grid that count; None: all.
         """
         ours, theirs = (channels_first(x, layout) for x, layout in zip((student, teacher), self._layouts, strict=True))
         ours = self.projection(ours)
         if ours.shape[-2:] != self._grid:
             ours = F.interpolate(ours, self._grid, mode="bilinear", align_corners=False)
-        return feature_distance(ours, theirs, self.kind, dim=1)
+        return feature_distance(ours, theirs, self.kind, 1, valid)
 
 
-def feature_distance(student: Tensor, teacher: Tensor, kind: FeatureLossKind, dim: int) -> Tensor:
-    """Mean distance of two tensors of one shape, in float32; ``dim`` is the axis that ``cosine`` compares along."""
+def feature_distance(
+    student: Tensor, teacher: Tensor, kind: FeatureLossKind, dim: int, valid: Tensor | None = None
+) -> Tensor:
+    """Mean distance of two tensors of one shape, in float32.
+
+    dim: the axis of the features, which ``cosine`` compares along. valid: bool, the shape without ``dim``: what counts.
+    """
     # Sums of many half-precision squares would not be exact.
     ours, theirs = student.float(), teacher.detach().float()
-    if kind == "mse":
-        return F.mse_loss(ours, theirs)
-    if kind == "l1":
-        return F.l1_loss(ours, theirs)
-    if kind == "smooth_l1":
-        return F.smooth_l1_loss(ours, theirs)
-    return 1 - F.cosine_similarity(ours, theirs, dim=dim).mean()
+    if kind == "cosine":
+        distance = 1 - F.cosine_similarity(ours, theirs, dim=dim)
+    else:
+        compare = {"mse": F.mse_loss, "l1": F.l1_loss, "smooth_l1": F.smooth_l1_loss}[kind]
+        distance = compare(ours, theirs, reduction="none").mean(dim)
+    return distance.mean() if valid is None else (distance * valid).sum() / valid.sum().clamp(min=1)
 
 
 def mask_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

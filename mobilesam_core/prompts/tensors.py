@@ -30,9 +30,12 @@ class PromptTensors(NamedTuple):
         return self.points.shape[0]
 
     def scaled(self, ratio: float) -> PromptTensors:
-        """The same prompts in a frame ``ratio`` times as large."""
-        # Points are pixels, whose centres are half a pixel on.
-        return PromptTensors((self.points + 0.5) * ratio - 0.5, self.labels, self.masks, self.has_mask)
+        """The same prompts, none with a mask, in a frame ``ratio`` times as large.
+
+        Points and corners keep the place, from 0 to 1, that the prompt encoder sees: it adds half a pixel to both.
+        """
+        assert self.masks is None
+        return PromptTensors((self.points + 0.5) * ratio - 0.5, self.labels)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> PromptTensors:
         return PromptTensors(

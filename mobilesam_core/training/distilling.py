@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,7 @@ from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.features import FeatureHookManager, encoder_levels, level_shapes
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.prompts.correction import next_click
-from mobilesam_core.prompts.tensors import PromptTensors, add_clicks
+from mobilesam_core.training.clicks import cells_inside, corrected
 
 
 class DistillingStep(nn.Module):
@@ -44,13 +44,9 @@ class DistillingStep(nn.Module):
         self._config = config
         self._teachers = tuple(teachers)
         self._terms = set(config.terms)
-        self._levels = list(dict.fromkeys(pair.student for teacher in teachers for pair in teacher.pairs))
         for teacher in teachers:
             _require_fit(model, teacher, config)
-        self._feature_losses = {teacher.name: _feature_losses(model, teacher) for teacher in teachers}
-        self.feature_losses = nn.ModuleDict(
-            {name: nn.ModuleList(losses) for name, losses in self._feature_losses.items()}
-        )
+        self.feature_losses = nn.ModuleList(nn.ModuleList(_feature_losses(model, teacher)) for teacher in teachers)
 
     def begin_epoch(self, epoch: int) -> None:
         """Learn from what the config names for ``epoch``, counted from 0."""
@@ -58,44 +54,64 @@ class DistillingStep(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         terms = self._terms
-        images = self.model.preprocess(batch.images, batch.sizes)
-        with FeatureHookManager(self.model.image_encoder, self._levels if "features" in terms else []) as kept:
-            embeddings = self.model.encode(images)
-            levels = {level: kept[level] for level in kept.layouts}
         losses: dict[str, Tensor] = {}
-        total = embeddings.new_zeros((), dtype=torch.float32)
-        decoded: DecoderOutput | None = None
-        if terms & {"ground_truth", "masks", "tokens"}:
-            decoded = self.model.decode(embeddings, batch.image_index, batch.prompts)
-        if "ground_truth" in terms and decoded is not None:
-            values = self.loss(decoded.low_res_logits, decoded.iou_predictions, batch.targets)
+        total = torch.zeros((), device=batch.sizes.device)
+        levels: Mapping[str, Tensor] = {}
+        answer: _Answer | None = None
+        if terms - {"prompt_embeddings"}:
+            levels, embeddings = self._encode(batch)
+            if terms & {"ground_truth", "masks", "tokens"}:
+                answer = _Answer(embeddings, self.model.decode(embeddings, batch.image_index, batch.prompts))
+        if "ground_truth" in terms and answer is not None:
+            values = self.loss(answer.decoded.low_res_logits, answer.decoded.iou_predictions, batch.targets)
             losses |= values._asdict()
             total = total + self._config.ground_truth * values.total
-        for teacher in self._teachers:
-            found = teacher.features(batch) if terms & {"features", "masks", "tokens"} else {}
+        for teacher, feature_losses in zip(self._teachers, self.feature_losses, strict=True):
+            found = teacher.features(batch, self._config.levels_of(teacher.config, terms))
             parts: dict[str, Tensor] = {}
-            if "features" in terms and teacher.pairs:
-                parts["features"] = self._features(teacher, levels, found)
-            if decoded is not None and terms & {"masks", "tokens"}:
-                parts |= self._answers(teacher, found["neck"], embeddings, decoded, batch)
+            if "features" in terms and teacher.config.features:
+                parts["features"] = self._features(teacher, feature_losses, levels, found, batch)  # type: ignore[arg-type]
+            if answer is not None and terms & {"masks", "tokens"}:
+                parts |= self._answers(teacher, found["neck"], answer, batch)
             if "prompt_embeddings" in terms:
                 parts["prompt_embeddings"] = self._prompt_embeddings(teacher, batch)
             losses |= {f"{teacher.name}_{name}": value.detach() for name, value in parts.items()}
             if parts:
-                total = total + teacher.weight * _sum(list(parts.values()))
+                total = total + teacher.config.weight * _sum(list(parts.values()))
         return losses | {"total": total}
 
-    def _features(self, teacher: Teacher, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Tensor:
-        """Weighted sum over the pairs of levels."""
-        pairs = zip(teacher.pairs, self._feature_losses[teacher.name], strict=True)
-        return _sum([pair.weight * loss(ours[pair.student], theirs[pair.teacher]) for pair, loss in pairs])
+    def _encode(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """The student's levels that this epoch compares, and its embeddings."""
+        pairs = [pair for each in self._config.teachers for pair in each.features] if "features" in self._terms else []
+        wanted = list(dict.fromkeys(pair.student for pair in pairs))
+        with FeatureHookManager(self.model.image_encoder, wanted) as kept:
+            embeddings = self.model.encode(self.model.preprocess(batch.images, batch.sizes))
+            return {level: kept[level] for level in wanted}, embeddings
 
-    def _answers(
-        self, teacher: Teacher, seen: Tensor, embeddings: Tensor, decoded: DecoderOutput, batch: Batch
-    ) -> dict[str, Tensor]:
+    def _features(
+        self,
+        teacher: Teacher,
+        losses: Iterable[nn.Module],
+        ours: Mapping[str, Tensor],
+        theirs: Mapping[str, Tensor],
+        batch: Batch,
+    ) -> Tensor:
+        """Weighted sum over the pairs of levels.
+
+        Where stored features were moved along with the image, what they have beside it belongs to nothing.
+        """
+        moved = teacher.config.store is not None and self._config.geometry == "features"
+        distances = []
+        for pair, loss in zip(teacher.config.features, losses, strict=True):
+            wanted = theirs[pair.teacher]
+            valid = cells_inside(batch.sizes, wanted.shape[-1], batch.images.shape[-1]) if moved else None
+            distances.append(pair.weight * loss(ours[pair.student], wanted, valid))
+        return _sum(distances)
+
+    def _answers(self, teacher: Teacher, seen: Tensor, answer: _Answer, batch: Batch) -> dict[str, Tensor]:
         """Weighted distances of masks and tokens: mean over the rounds of prompts."""
         parts: dict[str, list[Tensor]] = {}
-        prompts = batch.prompts
+        prompts, decoded = batch.prompts, answer.decoded
         masks = self._config.masks if "masks" in self._terms else None
         rounds = 0 if masks is None else masks.rounds
         for number in range(1 + rounds):
@@ -113,8 +129,10 @@ class DistillingStep(nn.Module):
                 scores = F.mse_loss(decoded.iou_predictions.float(), wanted.iou_predictions.float())
                 parts.setdefault("masks", []).append(masks.weight * distance + masks.iou * scores)
                 if number < rounds:
-                    prompts = _corrected(prompts, decoded.low_res_logits, logits, self.model.image_size)
-                    decoded = self.model.decode(embeddings, batch.image_index, prompts)
+                    found, sought = decoded.low_res_logits[:, 0] > 0, logits[:, 0] > 0
+                    sizes = batch.sizes[batch.image_index]
+                    prompts = corrected(prompts, found, sought, sizes, self.model.image_size)
+                    decoded = self.model.decode(answer.embeddings, batch.image_index, prompts)
         return {name: torch.stack(values).mean() for name, values in parts.items()}
 
     def _prompt_embeddings(self, teacher: Teacher, batch: Batch) -> Tensor:
@@ -127,22 +145,20 @@ class DistillingStep(nn.Module):
         )
 
 
-@torch.no_grad()
-def _corrected(prompts: PromptTensors, student: Tensor, teacher: Tensor, image_size: int) -> PromptTensors:
-    """``prompts``, each with a click where the single masks of ``(N, 4, h, w)`` logits differ most."""
-    masks = (torch.stack([student[:, 0], teacher[:, 0]]) > 0).cpu().numpy()
-    return add_clicks(prompts, [next_click(wanted, mask) for mask, wanted in zip(*masks, strict=True)],
-                      image_size / student.shape[-1])  # fmt: skip
+class _Answer(NamedTuple):
+    """What the student makes of a batch."""
+
+    embeddings: Tensor
+    decoded: DecoderOutput
 
 
 def _feature_losses(model: Sam, teacher: Teacher) -> list[FeatureDistillationLoss]:
-    ours = level_shapes(model.image_encoder, [pair.student for pair in teacher.pairs], model.image_size)
-    theirs = level_shapes(
-        teacher.model.image_encoder, [pair.teacher for pair in teacher.pairs], teacher.model.image_size
-    )
+    pairs = teacher.config.features
+    ours = level_shapes(model.image_encoder, [pair.student for pair in pairs], model.image_size)
+    theirs = level_shapes(teacher.model.image_encoder, [pair.teacher for pair in pairs], teacher.model.image_size)
     known = encoder_levels(model.image_encoder)
     losses = []
-    for pair in teacher.pairs:
+    for pair in pairs:
         try:
             losses.append(
                 FeatureDistillationLoss(
@@ -161,7 +177,7 @@ def _feature_losses(model: Sam, teacher: Teacher) -> list[FeatureDistillationLos
 
 
 def _require_fit(model: Sam, teacher: Teacher, config: DistillConfig) -> None:
-    """Raise a UsageError where tokens or images of student and teacher have different widths."""
+    """Raise a UsageError where images, tokens or positions of student and teacher cannot be compared."""
     ours, theirs = (
         (sam.config.encoder.input_channels, sam.prompt_encoder.no_mask_embed.weight.shape[1])
         for sam in (model, teacher.model)
@@ -175,6 +191,19 @@ def _require_fit(model: Sam, teacher: Teacher, config: DistillConfig) -> None:
         raise UsageError(
             f"The student's tokens are {ours[1]} wide, those of {teacher.name} {theirs[1]}: they cannot be compared.",
             "Leave distill.tokens and distill.prompt_embeddings out; distill.masks compares any two models.",
+        )
+    if config.prompt_embeddings is None:
+        return
+    # The random frequencies that positions are written in: made once, never learnt.
+    frequencies, wanted = (
+        sam.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.cpu() for sam in (model, teacher.model)
+    )
+    if not torch.allclose(frequencies, wanted, rtol=1e-3):
+        raise UsageError(
+            f"Positions are encoded by other frequencies in the student than in {teacher.name}, and no training "
+            "changes them: embeddings of prompts cannot become alike.",
+            "Set distill.copy_decoder, start from weights of the teacher's family, or leave "
+            "distill.prompt_embeddings out.",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -190,6 +191,8 @@ def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = Non
         "step": str(run.position.step),
         "epoch": str(run.position.epoch + 1 if run.position.step else 0),
     }
+    if run.teachers:
+        provenance["teachers_sha256"] = json.dumps({teacher.name: teacher.sha256 for teacher in run.teachers})
     provenance |= {f"val_{name}": f"{value:.6g}" for name, value in (metrics or {}).items()}
     save_weights(run.result, path, provenance, getattr(torch, run.config.train.checkpoint_dtype))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,9 +87,19 @@ def build_teachers(config: TrainConfig, device: torch.device, reporter: Reporter
         runtime = open_teacher(
             each.checkpoint, reporter, model_name=each.model, image_size=each.image_size, device=device
         )
-        stored = each.store is not None
-        teachers.append(Teacher(each, runtime.torch_model, distill.levels_of(each), stored))
+        teachers.append(Teacher(each, runtime.torch_model, runtime.sha256))
     return teachers
+
+
+def build_step(config: TrainConfig, model: Sam, teachers: Sequence[Teacher]) -> TrainingStep | DistillingStep:
+    """What a step of ``model`` computes.
+
+    Raises:
+        UsageError: student and teachers do not fit.
+    """
+    if config.distill is None:
+        return TrainingStep(model, SegLoss(config.loss))
+    return DistillingStep(model, SegLoss(config.loss), config.distill, teachers)
 
 
 def build_sets(
@@ -98,22 +108,16 @@ def build_sets(
     """Training and validation data, every file checked once unless ``data.verify`` is off.
 
     Raises:
-        DataError: a file is bad (all are listed in ``failures.jsonl``) and ``data.on_bad_file`` is ``stop``.
+        DataError: a file is bad (all are listed in ``failures.jsonl``) and ``data.on_bad_file`` is ``stop``; or a
+            teacher's store is broken, or lacks an image.
     """
     data, size = config.data, model.image_size
     channels = model.config.encoder.input_channels or 3
     sources = {"train": build_source(data.train, data.root, channels)}
     if data.val is not None:
         sources["val"] = build_source(data.val, data.root, channels)
-    features = _stored_features(config, teachers, sources["train"], reporter)
     if data.verify:
-
-        def check(sample: Sample) -> None:
-            check_trainable(sample, data, size)
-            if features is not None:
-                features.read(sample.source)
-
-        trainable = {"train": check}
+        trainable: dict[str, Callable[[Sample], None]] = {"train": lambda each: check_trainable(each, data, size)}
         bad = {
             name: find_bad_files(source, reporter, f"Checking {name} files", trainable.get(name))
             for name, source in sources.items()
@@ -123,6 +127,9 @@ def build_sets(
     for name, source in sources.items():
         if len(source) == 0:
             raise DataError(f"No usable image is left in data.{name}.", f"See {folder.failures}.")
+    features = _stored_features(config, teachers, sources["train"], reporter)
+    if features is not None and data.verify:
+        features.verify(reporter)
     loss_size = config.loss.loss_size or size // 4
     training_set = TrainingSet(sources["train"], data, config.prompts, size, loss_size, config.train.seed, features)
     return Sets(training_set, sources.get("val"))
@@ -166,11 +173,17 @@ def _without(source: SampleSource, bad: Sequence[BadFile]) -> SampleSource:
     return Subset(source, [index for index in range(len(source)) if index not in left_out])
 
 
-def _require_same_images(before: int, now: int) -> None:
-    if before != now:
+def _require_same_inputs(before: Position, now: Position) -> None:
+    if before.images != now.images:
         raise UsageError(
-            f"The run to resume had {before} training images, now there are {now}: it cannot go on as it began.",
+            f"The run to resume had {before.images} training images, now there are {now.images}: it cannot go on as it "
+            "began.",
             "Restore the data, or start a new run (train.run) from its last.safetensors.",
+        )
+    if before.teachers != now.teachers:
+        raise UsageError(
+            "A teacher's weights are not those that the run to resume began with.",
+            "Restore them, or start a new run (train.run) from its last.safetensors.",
         )
 
 
@@ -178,7 +191,7 @@ def build_run(
     config: TrainConfig,
     folder: RunFolder,
     fabric: Fabric,
-    model: Sam,
+    step: TrainingStep | DistillingStep,
     sets: Sets,
     teachers: Sequence[Teacher],
     state: dict[str, Any] | None,
@@ -186,18 +199,16 @@ def build_run(
 ) -> Run:
     """Put the parts together, at the start or where ``state`` stands."""
     steps = Steps.plan(len(sets.train), config)
-    optim = config.optim
+    model, optim = step.model, config.optim
     if fabric.device.type in ("cpu", "cuda"):
         # The layout that processors with matrix units compute convolutions in.
         model.to(memory_format=torch.channels_last)
     parts: dict[str, Any] = {"model": model}
-    step: TrainingStep | DistillingStep
-    if config.distill is None:
-        step, plain_optimizer = TrainingStep(model, SegLoss(config.loss)), build_optimizer(model, optim)
-    else:
-        step = DistillingStep(model, SegLoss(config.loss), config.distill, teachers)
-        plain_optimizer = build_optimizer(model, optim, step.feature_losses.parameters())
+    beside: list[torch.nn.Parameter] = []
+    if isinstance(step, DistillingStep):
+        beside = list(step.feature_losses.parameters())
         parts["feature_losses"] = step.feature_losses
+    plain_optimizer = build_optimizer(model, optim, beside)
     wrapped_step, optimizer = fabric.setup(step, plain_optimizer)
     scheduler = PolynomialLR(
         plain_optimizer, steps.total, optim.warmup_steps, optim.power, end_factor=optim.end_lr / optim.lr
@@ -206,10 +217,11 @@ def build_run(
     average = None if config.train.ema is None else build_average(model, config.train.ema)
     if average is not None:
         parts["average"] = average
-    position = Position(images=len(sets.train))
+    position = Position(images=len(sets.train), teachers=[teacher.sha256 for teacher in teachers])
     if state is not None:
-        position = restore_state(state, parts)
-        _require_same_images(position.images, len(sets.train))
+        restored = restore_state(state, parts)
+        _require_same_inputs(restored, position)
+        position = restored
     return Run(
         config=config,
         folder=folder,

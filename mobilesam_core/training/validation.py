@@ -62,7 +62,7 @@ def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[]
             ),
             run.reporter,
             watcher.see,
-            teacher=run.teachers[0].model if run.teachers else None,
+            teacher=run.teachers[0].model if run.teachers and options.agreement else None,
         )
     watcher.write_overlays(epoch)
     box, point = evaluation.summary("box"), evaluation.summary("point")

@@ -17,7 +17,15 @@ from mobilesam_core.training.loop import fit, save
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.run import Run
 from mobilesam_core.training.run_folder import claim_run_folder
-from mobilesam_core.training.setup import build_fabric, build_model, build_run, build_sets, build_teachers, resolve
+from mobilesam_core.training.setup import (
+    build_fabric,
+    build_model,
+    build_run,
+    build_sets,
+    build_step,
+    build_teachers,
+    resolve,
+)
 from mobilesam_core.training.validation import score
 
 # Keys that change how fast or how loudly a run goes, but not what it computes.
@@ -70,8 +78,9 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
     fabric = build_fabric(config.train)
     teachers = build_teachers(config, fabric.device, reporter)
     model = build_model(config, teachers, reporter)
+    step = build_step(config, model, teachers)
     sets = build_sets(config, model, teachers, folder, reporter)
-    run = build_run(config, folder, fabric, model, sets, teachers, state, reporter)
+    run = build_run(config, folder, fabric, step, sets, teachers, state, reporter)
     _announce(run)
     try:
         # Until here a signal may simply end the process: there is nothing to save.

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from mobilesam_core.checkpoints.loading import open_checkpoint
+from mobilesam_core.checkpoints.weights import save_weights
 from mobilesam_core.config.distill import DistillConfig
 from mobilesam_core.config.loss import LossConfig
 from mobilesam_core.config.model import ModelConfig
@@ -29,6 +30,7 @@ from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam, batch_prompts
 from mobilesam_core.progress import NullReporter
 from mobilesam_core.prompts.types import ABSENT
+from mobilesam_core.training.clicks import corrected
 from mobilesam_core.training.distilling import DistillingStep
 from mobilesam_core.training.workflow import train
 
@@ -64,7 +66,7 @@ def seeded(seed: int) -> Sam:
 
 def distilling(student: Sam, teacher: Sam, **config: Any) -> DistillingStep:
     settings = DistillConfig(ground_truth=0.0, **config)
-    teachers = [Teacher(each, teacher, settings.levels_of(each), stored=False) for each in settings.teachers]
+    teachers = [Teacher(each, teacher, "0" * 64) for each in settings.teachers]
     return DistillingStep(student, SegLoss(LossConfig()), settings, teachers)
 
 
@@ -85,6 +87,8 @@ def batch() -> Batch:
 @pytest.mark.parametrize("name", TERMS)
 def test_the_student_learns_and_the_teacher_does_not(name: str, batch: Batch) -> None:
     student, teacher = seeded(0), seeded(1)
+    if name == "prompt_embeddings":
+        student.prompt_encoder.pe_layer.load_state_dict(teacher.prompt_encoder.pe_layer.state_dict())
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
     losses = distilling(student.train(), teacher, **TERMS[name])(batch)
     losses["total"].backward()
@@ -134,6 +138,30 @@ def test_rounds_ask_where_the_two_disagree(batch: Batch, monkeypatch: pytest.Mon
     assert disagreed >= 2
 
 
+def test_no_click_is_beside_the_image(batch: Batch) -> None:
+    """The second image ends at row 48 of 64: what the two think of its padding is nobody's business."""
+    sizes = batch.sizes[batch.image_index]
+    masks = torch.zeros(3, 16, 16, dtype=torch.bool)
+    wanted = masks.clone()
+    wanted[:, 9:] = True
+    clicked = corrected(batch.prompts, masks, wanted, sizes, 64)
+    assert clicked.points[2, -1, 1].item() == 41.5 and clicked.labels[:, -1].tolist() == [1, 1, 1]
+    wanted[:, :12] = False
+    assert corrected(batch.prompts, masks, wanted, sizes, 64).labels[:, -1].tolist() == [1, 1, ABSENT]
+
+
+def test_what_stored_features_have_beside_the_image_does_not_count(batch: Batch) -> None:
+    student = seeded(0)
+    teachers = [{"checkpoint": "nano", "store": "kept", "features": [{}]}]
+    with torch.no_grad():
+        theirs = student.encode(student.preprocess(batch.images, batch.sizes))
+    theirs[1, :, 3:] += 100  # of 4 rows the last is padding
+    kept = batch._replace(features={"teacher/neck": theirs})
+    moved = distilling(student, student, teachers=teachers, geometry="features")(kept)
+    assert moved["total"].item() == pytest.approx(0, abs=1e-6)
+    assert distilling(student, student, teachers=teachers)(kept)["total"] > 100
+
+
 def test_several_teachers_count_by_their_weights(batch: Batch) -> None:
     student, teacher = seeded(0), seeded(1)
     one = distilling(student, teacher, teachers=[{"checkpoint": "nano", "features": [{}]}])(batch)["total"]
@@ -165,8 +193,8 @@ def test_a_teacher_of_a_larger_frame_sees_the_same_scene(batch: Batch) -> None:
         targets=torch.zeros(1, 64, 64),
     )
     settings = DistillConfig(ground_truth=0.0, teachers=[{"checkpoint": "nano"}], masks={})
-    guide = Teacher(settings.teachers[0], teacher, ["neck"], stored=False)
-    found = guide.decode(guide.features(wide)["neck"], wide, wide.prompts).low_res_logits[0, 0] > 0
+    guide = Teacher(settings.teachers[0], teacher, "0" * 64)
+    found = guide.decode(guide.features(wide, ["neck"])["neck"], wide, wide.prompts).low_res_logits[0, 0] > 0
     with torch.no_grad():
         own = student.decode(student.encode(student.preprocess(image)), wide.image_index, wide.prompts)
     seen = own.low_res_logits[0, 0].repeat_interleave(2, 0).repeat_interleave(2, 1) > 0
@@ -229,9 +257,13 @@ def test_a_store_gives_what_the_teacher_itself_gives(make_distilling: MakeDistil
 
 def test_features_turn_with_the_image(make_distilling: MakeDistilling) -> None:
     flips = '{"horizontal_flip": 0.5, "vertical_flip": 0.5, "transpose": 0.5}'
-    config = make_distilling(f"data.augment={flips}", "distill.geometry=features", "train.epochs=1")
+    mixed = ("train.precision=bf16", "train.ema=0.9", "distill.masks={}", "train.validation.agreement=false")
+    config = make_distilling(f"data.augment={flips}", "distill.geometry=features", "train.epochs=1", *mixed)
     extract_for_training(config, device=CPU, reporter=NullReporter())
-    assert train(config).steps == 3
+    result = train(config)
+    (last, *_) = lines(result.folder / "metrics.jsonl", "train")[::-1]
+    assert result.steps == 3 and "box_agreement" not in result.metrics
+    assert all(np.isfinite(last[name]) for name in ("teacher_features", "teacher_masks"))
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
@@ -270,6 +302,8 @@ def test_the_decoder_of_the_teacher_is_copied(make_distilling: MakeDistilling) -
     assert not torch.equal(ours.image_encoder.neck[0].weight, theirs.image_encoder.neck[0].weight)
     told = json.loads(open_checkpoint(result.last).metadata["training_config"])
     assert told["distill"]["copy_decoder"] and "checkpoint" not in told["distill"]["teachers"][0]
+    taught = json.loads(open_checkpoint(result.last).metadata["teachers_sha256"])
+    assert taught == {"teacher": open_checkpoint("nano").sha256}
 
 
 def test_images_without_labels_teach_too(make_distilling: MakeDistilling) -> None:
@@ -298,6 +332,29 @@ def test_what_a_store_lacks_is_all_named(make_distilling: MakeDistilling, tmp_pa
         train(make_distilling("train.run=broken"))
 
 
+def test_a_run_does_not_go_on_with_another_teacher(
+    make_distilling: MakeDistilling, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    weights = tmp_path / "teacher.safetensors"
+    save_weights(seeded(1), weights, {})
+    config = make_distilling(f"distill.teachers=[{{checkpoint: {weights}, features: [{{}}]}}]", "train.run=cut")
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        with pytest.raises(Interrupted):
+            train(config)
+    save_weights(seeded(2), weights, {})
+    with pytest.raises(UsageError, match="teacher's weights are not those"):
+        train(config, resume=True)
+
+
+def test_an_unreadable_image_is_left_out_of_a_store_too(make_distilling: MakeDistilling, tmp_path: Path) -> None:
+    (tmp_path / "data" / "images" / "2.png").write_bytes(b"no image")
+    config = make_distilling("data.on_bad_file=skip", "train.epochs=1")
+    (extracted,) = extract_for_training(config, device=CPU, reporter=NullReporter())
+    assert (extracted.result.images, len(extracted.result.failures)) == (5, 1)
+    assert train(config).steps == 3
+
+
 @pytest.mark.parametrize(
     ("overrides", "teacher", "problem"),
     [
@@ -311,6 +368,7 @@ def test_what_a_store_lacks_is_all_named(make_distilling: MakeDistilling, tmp_pa
         (("distill.copy_decoder=true", "model.iou_head_depth=4"), FEATURES, "mask decoder of teacher.*does not fit"),
         (("distill.tokens={}", "model.name=vit_t", "model.checkpoint=null"), FEATURES, "256 wide.*128"),
         (("model.encoder.input_channels=1",), FEATURES, "1 channels.*3"),
+        (("distill.prompt_embeddings={}", "train.seed=5"), FEATURES, "other frequencies.*copy_decoder"),
     ],
 )
 def test_what_does_not_fit_is_said_before_training(
@@ -340,6 +398,16 @@ def test_a_store_of_another_teacher_is_refused(make_distilling: MakeDistilling, 
         (("train.freeze.image_encoder=true",), "nothing to learn from features"),
         (("distill.prompt_embeddings={mse: 0}",), "cannot both be 0"),
         (('data.train={"format": "images", "images": "images"}',), "set distill.ground_truth to 0"),
+        (('data.train={"format": "images", "images": "images"}', "distill=null"), "name a teacher"),
+        (("distill.prompt_embeddings={}", "train.freeze.prompt_encoder=true"), "to learn from prompt_embeddings"),
+        (("data.train={format: shapes}",), "drawn shapes are no files"),
+        (
+            (
+                "distill.teachers=[{checkpoint: nano, name: a, store: s}, {checkpoint: nano, name: b, store: s}]",
+                "distill.masks={}",
+            ),
+            "a store of its own",
+        ),
     ],
 )
 def test_configs_that_contradict_themselves(
