@@ -48,7 +48,7 @@ def batches(root: Path, images: int, objects: int) -> list[Batch]:
 
 def train_ours(data: list[Batch]) -> None:
     model = build_sam(ModelConfig(checkpoint=None)).train()
-    step = TrainingStep(model, SegLoss(LossConfig()))
+    step = TrainingStep(model, SegLoss(LossConfig()), PromptConfig())
     optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
     yield_to_timer()
     for batch in data:

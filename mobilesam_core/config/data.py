@@ -107,6 +107,11 @@ class AugmentConfig(Config):
         return value
 
     @property
+    def changes(self) -> bool:
+        """Whether an image ever looks different from one time to the next."""
+        return self.moves or any((self.brightness, self.contrast, self.saturation, self.hue))
+
+    @property
     def moves(self) -> bool:
         """Whether anything changes where in the image a place of the frame is."""
         still = self.crop is None and self.scale == (1.0, 1.0)

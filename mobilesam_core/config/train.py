@@ -46,6 +46,20 @@ class ValidationConfig(Config):
     time."""
 
 
+class CacheConfig(Config):
+    """Embeddings of a frozen image encoder: made once, then read in every epoch, which trains the decoder alone."""
+
+    use: Literal["auto", "always", "never"] = "auto"
+    """``auto``: wherever it changes nothing, which is when the encoder is frozen and images are always seen alike, or
+    in ``views``; ``always``: or else refuse to start."""
+    views: Annotated[int, Field(ge=1)] | None = None
+    """With augmentation: draw so many views of each image, and show them in turn (null: new ones in every epoch, so
+    there is no cache)."""
+    folder: Path | None = None
+    """Where they are kept, in float16; may hold what ``mobilesam embed`` made with the same weights (null: in the
+    run's folder, until the run is finished)."""
+
+
 class RunConfig(Config):
     """How long, on what, and where to."""
 
@@ -71,6 +85,7 @@ class RunConfig(Config):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and save not the weights but their moving average, of which each step keeps this share; 0.999 forgets
     within some thousand steps (null: the weights themselves)."""
+    cache: CacheConfig = CacheConfig()
     validation: ValidationConfig = ValidationConfig()
     checkpoint_every: Annotated[int, Field(ge=1)] | None = None
     """Also keep ``step_N`` every so many optimizer steps."""
@@ -105,6 +120,26 @@ class TrainConfig(Config):
             raise ValueError("train.validation.before needs a validation set (data.val)")
         return self
 
+    @property
+    def why_no_cache(self) -> str | None:
+        """Why embeddings cannot be kept, in a few words; None if they can."""
+        if not self.train.freeze.image_encoder:
+            return "the image encoder learns (train.freeze.image_encoder)"
+        if self.distill is not None:
+            return "teachers look at the images (distill)"
+        if self.data.augment.changes and self.train.cache.views is None:
+            return "augmentation makes new images in every epoch (train.cache.views would keep so many of each)"
+        return None
+
+    @model_validator(mode="after")
+    def _caches(self) -> TrainConfig:
+        cache = self.train.cache
+        if cache.use == "always" and (reason := self.why_no_cache):
+            raise ValueError(f"train.cache.use=always is not possible: {reason}")
+        if cache.views is not None and not self.data.augment.changes:
+            raise ValueError("train.cache.views needs augmentation (data.augment): without it all views are alike")
+        return self
+
     @model_validator(mode="after")
     def _distils(self) -> TrainConfig:
         distill = self.distill
@@ -117,6 +152,10 @@ class TrainConfig(Config):
                 raise ValueError("data.train has no labels (format: images): set distill.ground_truth to 0")
         if distill is None:
             return self
+        if self.prompts.rounds or self.prompts.rounds_without_click:
+            raise ValueError(
+                "prompts.rounds goes by the labels and does not go with distill: set distill.masks.rounds instead"
+            )
         if self.data.train.format == "shapes" and any(teacher.store for teacher in distill.teachers):
             raise ValueError("drawn shapes are no files, nothing is stored of them: leave distill.teachers[].store out")
         epochs = sum(stage.epochs for stage in distill.stages)

@@ -17,10 +17,10 @@ _QUARTERS = np.array([[0, 1], [2, 3]], np.uint8)
 
 
 class Augmented(NamedTuple):
-    """A changed image and masks, and ``(2, 2)`` the quarter of the image (0 and 1 above, 2 and 3 below) that each
-    quarter came from, which tells all flips and turns."""
+    """A changed image, if one was given, and masks; ``(2, 2)`` the quarter of the image (0 and 1 above, 2 and 3 below)
+    that each quarter came from, which tells all flips and turns."""
 
-    image: np.ndarray
+    image: np.ndarray | None
     masks: np.ndarray
     quarters: np.ndarray
 
@@ -40,8 +40,8 @@ class Augment:
             changes.append(v2.ColorJitter(config.brightness, config.contrast, config.saturation, config.hue))
         self._change = v2.Compose(changes) if changes else None
 
-    def __call__(self, image: np.ndarray, masks: np.ndarray, seed: int) -> Augmented:
-        """Change an ``(H, W)`` or ``(H, W, 3)`` uint8 image and its ``(K, H, W)`` bool masks alike.
+    def __call__(self, image: np.ndarray | None, masks: np.ndarray, seed: int) -> Augmented:
+        """Change an ``(H, W)`` or ``(H, W, 3)`` uint8 image, if there is one, and its ``(K, H, W)`` bool masks alike.
 
         A function of its arguments: torch's global random state, which torchvision draws from, is put back.
         """
@@ -50,14 +50,16 @@ class Augment:
         with torch.random.fork_rng(devices=[]):
             # Not torch.manual_seed, which would reseed the accelerators too.
             torch.default_generator.manual_seed(seed)
-            changed, changed_masks, quarters = self._change(
-                tv_tensors.Image(to_tensor(image)),
+            changed_masks, quarters, *changed = self._change(
                 tv_tensors.Mask(torch.from_numpy(masks)),
                 tv_tensors.Mask(torch.from_numpy(_QUARTERS)),
+                *([] if image is None else [tv_tensors.Image(to_tensor(image))]),
             )
-        planes = changed.numpy().transpose(1, 2, 0)
-        pixels = planes if image.ndim == 3 else planes[..., 0]
-        return Augmented(np.ascontiguousarray(pixels), np.ascontiguousarray(changed_masks.numpy()), quarters.numpy())
+        pixels = None
+        if image is not None:
+            planes = changed[0].numpy().transpose(1, 2, 0)
+            pixels = np.ascontiguousarray(planes if image.ndim == 3 else planes[..., 0])
+        return Augmented(pixels, np.ascontiguousarray(changed_masks.numpy()), quarters.numpy())
 
 
 class _RandomTranspose(nn.Module):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mobilesam_core.data.view import SeenView
 from mobilesam_core.prompts.tensors import PromptTensors
 
 
@@ -20,6 +21,8 @@ class Batch(NamedTuple):
     targets: ``(N, L, L)`` float32 in [0, 1], the share of each cell of the loss grid that the object covers.
     sources: B texts naming the images.
     features: what teachers made of the images, ``(B, C, h, w)`` float16, by name.
+    embeddings: of a frozen encoder, ``(B, D, g, g)`` float16; then there are no ``images`` (``B`` of 0 x 0).
+    views: what is seen of which image, B times.
     """
 
     images: Tensor
@@ -29,6 +32,8 @@ class Batch(NamedTuple):
     targets: Tensor
     sources: Sequence[str]
     features: Mapping[str, Tensor] = {}
+    embeddings: Tensor | None = None
+    views: Sequence[SeenView] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -39,4 +44,5 @@ class Batch(NamedTuple):
             prompts=self.prompts.to(device, non_blocking=True),
             targets=self.targets.to(device, non_blocking=True),
             features={name: value.to(device, non_blocking=True) for name, value in self.features.items()},
+            embeddings=None if self.embeddings is None else self.embeddings.to(device, non_blocking=True),
         )

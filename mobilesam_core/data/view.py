@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,20 @@ class View:
         """How the window, ``height`` x ``width`` (transposing swaps them), lies in a frame of ``size``."""
         scaled = [max(1, min(size, int(side * self.factor + 0.5))) for side in (height, width)]
         return Frame((height, width), (scaled[0], scaled[1]), size)
+
+
+class SeenView(NamedTuple):
+    """What is seen of the image ``source``: a window of it, and what tells how it was changed on its way into the
+    frame; "" for all of it, unchanged."""
+
+    source: str
+    window: Window
+    change: str
+
+    @staticmethod
+    def of(source: str, view: View, seed: int | None) -> SeenView:
+        """``seed`` is augmentation's; None: there is none, and the view is of the whole image."""
+        return SeenView(source, view.window, "" if seed is None else f"{view.factor:.6g} {seed}")
 
 
 def check_trainable(sample: Sample, data: DataConfig, size: int) -> None:
@@ -71,6 +86,20 @@ def choose_view(sample: Sample, data: DataConfig, size: int, rng: np.random.Gene
     factor = size / max(sides)
     anchor = int(rng.choice(np.flatnonzero(masks.areas * factor**2 >= data.min_object_area)))
     return View(_place(masks, anchor, sides, rng), factor, anchor)
+
+
+def choose_anchor(masks: InstanceMasks, view: View, data: DataConfig, rng: np.random.Generator) -> View:
+    """The same view of another object that it shows whole, drawn anew, so that no object is trained on each time.
+
+    Where it shows none whole and large enough, the anchor stays.
+    """
+    if view.anchor is None:
+        return view
+    x1, y1, x2, y2 = view.window
+    boxes = masks.boxes
+    whole = (boxes[:, 0] >= x1) & (boxes[:, 1] >= y1) & (boxes[:, 2] <= x2) & (boxes[:, 3] <= y2)
+    eligible = np.flatnonzero(whole & (masks.areas * view.factor**2 >= data.min_object_area))
+    return replace(view, anchor=int(rng.choice(eligible))) if len(eligible) else view
 
 
 def choose_objects(masks: InstanceMasks, view: View, data: DataConfig, rng: np.random.Generator) -> np.ndarray:

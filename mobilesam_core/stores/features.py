@@ -162,6 +162,10 @@ class FeatureWriter:
     ) -> None:
         self.flush()
 
+    def __len__(self) -> int:
+        """Features of images in the folder, and about to be."""
+        return len(self._held)
+
     def missing(self, sha256: str, levels: Sequence[str]) -> list[str]:
         """Which of the levels of this image file are neither there nor about to be."""
         return [level for level in levels if (sha256, level) not in self._held]

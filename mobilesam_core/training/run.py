@@ -17,6 +17,7 @@ from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.distillation.teacher import Teacher
 from mobilesam_core.models.sam import Sam
+from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import Reporter
 from mobilesam_core.scheduler import PolynomialLR
 from mobilesam_core.training.distilling import DistillingStep
@@ -26,10 +27,11 @@ from mobilesam_core.training.step import TrainingStep
 
 @dataclass(frozen=True)
 class Sets:
-    """The data of a run; ``val`` is None when the config names none."""
+    """The data of a run; ``val`` is None when the config names none. stored: embeddings of the images of ``val``."""
 
     train: TrainingSet
     val: SampleSource | None
+    stored: StoredEmbeddings | None = None
 
 
 @dataclass(frozen=True)

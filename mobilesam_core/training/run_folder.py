@@ -54,6 +54,10 @@ class RunFolder:
     def config(self) -> Path:
         return self.path / "config.yaml"
 
+    @property
+    def embeddings(self) -> Path:
+        return self.path / "embeddings"
+
     def step_checkpoint(self, step: int) -> Path:
         return self.path / f"step_{step:06d}.safetensors"
 

@@ -63,8 +63,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"train": train.model_copy(update=filled)})
 
 
-def build_model(config: TrainConfig, teachers: Sequence[Teacher], reporter: Reporter) -> Sam:
-    """The model with its start weights, frozen as the config says; new weights depend on ``train.seed`` alone.
+def build_model(config: TrainConfig, teachers: Sequence[Teacher], device: torch.device, reporter: Reporter) -> Sam:
+    """The model with its start weights on ``device``, frozen as the config says; new weights depend on ``train.seed``
+    alone.
 
     Raises:
         UsageError: the decoder of the first teacher is to be copied, and has other dimensions.
@@ -74,7 +75,10 @@ def build_model(config: TrainConfig, teachers: Sequence[Teacher], reporter: Repo
     if config.distill is not None and config.distill.copy_decoder:
         copy_decoder(teachers[0], model)
     freeze_parts(model, config.train.freeze)
-    return model
+    if device.type in ("cpu", "cuda"):
+        # The layout that processors with matrix units compute convolutions in.
+        model.to(memory_format=torch.channels_last)
+    return model.to(device)
 
 
 def build_teachers(config: TrainConfig, device: torch.device, reporter: Reporter) -> list[Teacher]:
@@ -98,7 +102,7 @@ def build_step(config: TrainConfig, model: Sam, teachers: Sequence[Teacher]) -> 
         UsageError: student and teachers do not fit.
     """
     if config.distill is None:
-        return TrainingStep(model, SegLoss(config.loss))
+        return TrainingStep(model, SegLoss(config.loss), config.prompts)
     return DistillingStep(model, SegLoss(config.loss), config.distill, teachers)
 
 
@@ -131,7 +135,11 @@ def build_sets(
     if features is not None and data.verify:
         features.verify(reporter)
     loss_size = config.loss.loss_size or size // 4
-    training_set = TrainingSet(sources["train"], data, config.prompts, size, loss_size, config.train.seed, features)
+    # Images that are always seen alike need no more than one view, with a cache or without.
+    views = config.train.cache.views if data.augment.changes else 1
+    training_set = TrainingSet(
+        sources["train"], data, config.prompts, size, loss_size, config.train.seed, features, views
+    )
     return Sets(training_set, sources.get("val"))
 
 
@@ -200,9 +208,6 @@ def build_run(
     """Put the parts together, at the start or where ``state`` stands."""
     steps = Steps.plan(len(sets.train), config)
     model, optim = step.model, config.optim
-    if fabric.device.type in ("cpu", "cuda"):
-        # The layout that processors with matrix units compute convolutions in.
-        model.to(memory_format=torch.channels_last)
     parts: dict[str, Any] = {"model": model}
     beside: list[torch.nn.Parameter] = []
     if isinstance(step, DistillingStep):

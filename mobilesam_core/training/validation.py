@@ -62,6 +62,7 @@ def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[]
             ),
             run.reporter,
             watcher.see,
+            stored=run.sets.stored,
             teacher=run.teachers[0].model if run.teachers and options.agreement else None,
         )
     watcher.write_overlays(epoch)

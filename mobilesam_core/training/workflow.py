@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.errors import CheckpointError, UsageError
 from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.progress import NullReporter, Reporter
+from mobilesam_core.training.cache import cache_embeddings
 from mobilesam_core.training.loop import fit, save
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.run import Run
@@ -77,9 +79,10 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
         _require_same(config, state, folder.state)
     fabric = build_fabric(config.train)
     teachers = build_teachers(config, fabric.device, reporter)
-    model = build_model(config, teachers, reporter)
+    model = build_model(config, teachers, fabric.device, reporter)
     step = build_step(config, model, teachers)
     sets = build_sets(config, model, teachers, folder, reporter)
+    sets = cache_embeddings(config, model, sets, folder, fabric, reporter)
     run = build_run(config, folder, fabric, step, sets, teachers, state, reporter)
     _announce(run)
     try:
@@ -90,6 +93,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
                 save(run)
             fit(run, stop)
             _warn_if_worse(run)
+        shutil.rmtree(folder.embeddings, ignore_errors=True)
     finally:
         run.loader.close()
         run.log.close()

@@ -1,0 +1,187 @@
+"""Embeddings of a frozen image encoder, made once and read in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from mobilesam_core.config.train import TrainConfig
+from mobilesam_core.data.loader import build_loader
+from mobilesam_core.data.sample import SampleSource
+from mobilesam_core.data.training_set import TrainingSet
+from mobilesam_core.data.view import SeenView
+from mobilesam_core.errors import DataError, OutputError, UsageError
+from mobilesam_core.files import file_sha256
+from mobilesam_core.models.sam import Sam
+from mobilesam_core.ops.frame import STRIDE, Frame, resize_image
+from mobilesam_core.ops.layout import NECK
+from mobilesam_core.ops.resize import pad_to_frame, to_tensor
+from mobilesam_core.prediction.stored import StoredEmbeddings
+from mobilesam_core.progress import Reporter
+from mobilesam_core.runtime.torch_runtime import TorchRuntime
+from mobilesam_core.stores.features import FeatureStore, FeatureWriter, require_space
+from mobilesam_core.stores.producer import Producer
+from mobilesam_core.training.run import Sets
+from mobilesam_core.training.run_folder import RunFolder
+
+
+class ViewKeys:
+    """Under which key of a store the embedding of a view lies.
+
+    All of an unchanged image file has the file's sha256, as ``mobilesam embed`` stores it; a part or a change of it,
+    or a drawn image, the sha256 of all that it depends on.
+    """
+
+    def __init__(self, source: SampleSource, config: TrainConfig) -> None:
+        data = config.data
+        self._augment = data.augment.model_dump_json()
+        self._contents: dict[str, str] = {}
+        for index in range(len(source)):
+            name = source.describe(index)
+            path = Path(name)
+            self._contents[name] = file_sha256(path) if path.is_file() else _sha256(data.train.model_dump_json(), name)
+
+    def __call__(self, view: SeenView) -> str:
+        content = self._contents[view.source]
+        return _sha256(content, str(view.window), view.change, self._augment) if view.change else content
+
+
+class EmbeddingCache:
+    """The :class:`~mobilesam_core.data.training_set.CachedEmbeddings` of a folder."""
+
+    def __init__(self, folder: Path, keys: ViewKeys) -> None:
+        self._store, self._keys = FeatureStore(folder), keys
+
+    def read(self, view: SeenView) -> Tensor:
+        """See :class:`~mobilesam_core.data.training_set.CachedEmbeddings`."""
+        return torch.from_numpy(self._store.read(self._keys(view)))
+
+
+def cache_embeddings(
+    config: TrainConfig, model: Sam, sets: Sets, folder: RunFolder, fabric: Fabric, reporter: Reporter
+) -> Sets:
+    """``sets`` that bring embeddings in place of images, where the encoder of ``model`` is frozen and what it sees
+    comes again; says so, or why not.
+
+    Raises:
+        UsageError: ``train.cache.folder`` holds features of another encoder.
+        OutputError: a file cannot be written; or the disk has too little space and ``train.cache.use`` is ``always``.
+        DataError: a file of images or of the cache cannot be used.
+    """
+    cache = config.train.cache
+    if cache.use == "never":
+        return sets
+    if reason := config.why_no_cache:
+        if config.train.freeze.image_encoder:
+            reporter.info(f"Every step runs the frozen image encoder: {reason}.")
+        return sets
+    where = cache.folder or folder.embeddings
+    views = cache.views or 1
+    keys = ViewKeys(sets.train.source, config)
+    images = _val_images(sets.val) if sets.val is not None else []
+    try:
+        _fill(model, _train_views(sets.train, keys, views, config), len(sets.train) * views, where, config, fabric,
+              reporter)  # fmt: skip
+        _fill(model, _whole_images(images, sets.val, model), len(images), where, config, fabric, reporter)
+    except UsageError as error:
+        raise UsageError(error.message, "Name another folder (train.cache.folder), or none.") from error
+    except _NoSpace as error:
+        if cache.use == "always":
+            raise OutputError(error.message, "Free some space, or name another folder (train.cache.folder).") from error
+        reporter.warning(f"{error.message} Every step runs the frozen image encoder instead.")
+        return sets
+    stored = StoredEmbeddings(where, TorchRuntime(model)) if images else None
+    reporter.info(f"The image encoder is frozen: its embeddings of {views} view(s) an image are read from {where}.")
+    return replace(sets, train=sets.train.with_embeddings(EmbeddingCache(where, keys)), stored=stored)
+
+
+class _NoSpace(OutputError):
+    """The cache does not fit on the disk."""
+
+
+@dataclass(frozen=True)
+class _View:
+    """An image in its frame, ``(C, S, S)`` uint8, and the ``(h, w)`` that is image; ``original`` size; its key."""
+
+    name: str
+    key: str
+    original: tuple[int, int]
+    image: Tensor
+    size: Tensor
+
+
+@torch.no_grad()
+def _fill(
+    model: Sam,
+    views: Iterator[_View],
+    count: int,
+    folder: Path,
+    config: TrainConfig,
+    fabric: Fabric,
+    reporter: Reporter,
+) -> None:
+    """Store the embedding of each of ``count`` views that ``folder`` lacks."""
+    modes = [(module, module.training) for module in model.image_encoder.modules()]
+    model.image_encoder.eval()
+    size = 2 * model.prompt_encoder.no_mask_embed.embedding_dim * (model.image_size // STRIDE) ** 2
+    try:
+        with FeatureWriter(folder, Producer.of(model, config.train.precision)) as writer:
+            try:
+                require_space(folder, max(0, count - len(writer)) * size)
+            except OutputError as error:
+                raise _NoSpace(error.message) from error
+            with reporter.task("Caching embeddings", count, "views") as task:
+                for view in views:
+                    if writer.missing(view.key, [NECK]):
+                        image, sizes = (each[None].to(fabric.device) for each in (view.image, view.size))
+                        with fabric.autocast():
+                            found = model.encode(model.preprocess(image, sizes))
+                        embedding = found[0].to("cpu", torch.float16).numpy()
+                        writer.add(view.name, view.key, view.original, {NECK: (embedding, "CHW")})
+                    task.advance()
+    finally:
+        for module, mode in modes:
+            module.train(mode)
+
+
+def _train_views(dataset: TrainingSet, keys: ViewKeys, views: int, config: TrainConfig) -> Iterator[_View]:
+    loader = build_loader(dataset, 1, config.data.workers, config.train.seed)
+    try:
+        for number in range(views):
+            loader.set_epoch(number)
+            for batch in loader:
+                (view,) = batch.views
+                left, top, right, bottom = view.window
+                original = (bottom - top, right - left)
+                yield _View(view.source, keys(view), original, batch.images[0], batch.sizes[0])
+    finally:
+        loader.close()
+
+
+def _val_images(source: SampleSource) -> list[int]:
+    """The indices of the samples of ``source`` that are image files."""
+    return [index for index in range(len(source)) if Path(source.describe(index)).is_file()]
+
+
+def _whole_images(indices: list[int], source: SampleSource | None, model: Sam) -> Iterator[_View]:
+    for index in indices:
+        assert source is not None
+        try:
+            sample = source[index]
+        except DataError:
+            continue  # validation will name it
+        height, width = sample.image.shape[:2]
+        image = to_tensor(resize_image(sample.image, Frame.of(height, width, model.image_size)))
+        key = file_sha256(Path(sample.source))
+        size = torch.tensor(image.shape[1:])
+        yield _View(sample.source, key, (height, width), pad_to_frame(image, model.image_size), size)
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
