@@ -48,12 +48,13 @@ def extract_for_training(
             "Name a folder for them (distill.teachers[].store) and what to keep (features, or distill.masks).",
         )
     data = config.data
-    if data.train.format == "shapes":
+    sets = [each.set for each in data.train.sets] if data.train.format == "mix" else [data.train]
+    if any(each.format == "shapes" for each in sets):
         raise UsageError(
             "Drawn shapes are no files, so nothing can be stored of them.", "Leave distill.teachers[].store out."
         )
     source = build_source(data.train, data.root, config.model.encoder.input_channels or 3)
-    paths = [Path(source.describe(i)) for i in range(len(source))]
+    paths = list(dict.fromkeys(Path(source.describe(i)) for i in range(len(source))))  # a mix may repeat some
     images = [ImageFile(path, name) for path, name in zip(paths, distinct_names(paths), strict=True)]
     extracted = []
     for each in due:
