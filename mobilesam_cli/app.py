@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mobilesam_cli.commands.amg import amg
+from mobilesam_cli.commands.data import data
 from mobilesam_cli.commands.distill import distill
 from mobilesam_cli.commands.embed import embed
 from mobilesam_cli.commands.eval import evaluate
@@ -57,6 +58,7 @@ app.command("embed")(embed)
 app.add_typer(distill, name="distill")
 app.add_typer(export, name="export")
 app.command("quantize")(quantize)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

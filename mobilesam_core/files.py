@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,39 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise output_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``; rename it to ``path``, which may be an empty folder, once the block succeeds.
+
+    When the block fails the new folder is removed with all that is in it.
+
+    Raises:
+        OutputError: the folder cannot be made or renamed.
+    """
+    make_folder(path.parent)
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    except OSError as error:
+        raise output_error(path, error) from error
+    try:
+        yield temporary
+        _publish(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    try:
+        umask = os.umask(0)  # as in atomic_path
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if path.exists():
+            path.rmdir()
+        temporary.rename(path)
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def remove_leftovers(folder: Path, stems: Collection[str] | None = None) -> None:

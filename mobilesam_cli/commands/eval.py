@@ -261,6 +261,10 @@ def _data(
             raise UsageError(f"The config '{config}' has no data.val.", "Use --split train, or --images.")
         if chosen.format == "images":
             raise UsageError(f"The images of data.{split} have no labels to compare with.", "Use --split val.")
+        if chosen.format == "mix":
+            raise UsageError(
+                f"data.{split} is a mix, which may hold an image several times.", "Evaluate on each of its sets."
+            )
         return chosen, data.root
     assert images is not None
     if overrides:

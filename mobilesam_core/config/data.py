@@ -46,6 +46,41 @@ class CocoConfig(Config):
     """What to do with ``iscrowd`` regions: they cover many objects, so they are left out by default."""
 
 
+class Sa1bConfig(Config):
+    """A folder of images, and for each a JSON of the same stem as SA-1B and ``mobilesam amg --format sa1b`` have it."""
+
+    format: Literal["sa1b"]
+    images: Path
+    """Folder of images, relative to ``data.root``."""
+    annotations: Path | None = None
+    """Folder of the JSON files, relative to ``data.root`` (null: beside the images)."""
+
+
+class YoloConfig(Config):
+    """YOLO segmentation: a text file of polygons for each image, in shares of its width and height."""
+
+    format: Literal["yolo"]
+    images: Path
+    """Folder of images, relative to ``data.root``."""
+    labels: Path
+    """Folder of ``<stem>.txt``, one object a line, ``class x1 y1 x2 y2 ...`` within 0 and 1, relative to
+    ``data.root``. An image whose file is empty or missing has no object and is left out. ``classes.txt``, where it
+    exists, names the classes, one a line from 0."""
+
+
+class LabelmeConfig(Config):
+    """labelme: a JSON of polygons, rectangles and circles for each image.
+
+    Shapes of one ``label`` and ``group_id`` are one object; a JSON without shapes is left out.
+    """
+
+    format: Literal["labelme"]
+    annotations: Path
+    """Folder of the JSON files, relative to ``data.root``."""
+    images: Path | None = None
+    """Folder of the images, relative to ``data.root`` (null: where each JSON's ``imagePath`` says)."""
+
+
 ShapesDomain = Literal["crowd", "specks", "polygons", "thin", "holes", "heap", "texture", "large", "symbols", "cells"]
 HELD_OUT_DOMAINS: tuple[ShapesDomain, ...] = ("symbols", "cells")
 TRAINED_DOMAINS: tuple[ShapesDomain, ...] = tuple(d for d in get_args(ShapesDomain) if d not in HELD_OUT_DOMAINS)
@@ -77,8 +112,34 @@ class ImagesConfig(Config):
     """Folder of images, searched through with all that is below it, relative to ``data.root``."""
 
 
-SetConfig = Annotated[FolderConfig | CocoConfig | ShapesConfig, Field(discriminator="format")]
-TrainSetConfig = Annotated[FolderConfig | CocoConfig | ShapesConfig | ImagesConfig, Field(discriminator="format")]
+FileSetConfig = FolderConfig | CocoConfig | Sa1bConfig | YoloConfig | LabelmeConfig
+SetConfig = Annotated[FileSetConfig | ShapesConfig, Field(discriminator="format")]
+
+
+class MixedSetConfig(Config):
+    """One of the sets of a mix."""
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Its share of the images is this, of the sum of all weights."""
+    set: SetConfig
+
+
+class MixConfig(Config):
+    """Several labelled sets, mixed by weight.
+
+    Sets take turns in a fixed order: after any number of images each has given its share, to within one image or two.
+    Which image of which set an index is depends on this config and the sets' sizes alone, so an epoch holds the same
+    images as the last, in an order drawn anew (augmented and prompted anew) from the seed.
+    """
+
+    format: Literal["mix"]
+    sets: Annotated[tuple[MixedSetConfig, ...], Field(min_length=1)]
+    count: Annotated[int, Field(ge=1)] | None = None
+    """Images in an epoch (null: the fewest with which each image of each set occurs). A set with a larger share
+    than it has images begins again; of one with a smaller share, as many images are taken, evenly spread."""
+
+
+TrainSetConfig = Annotated[FileSetConfig | ShapesConfig | ImagesConfig | MixConfig, Field(discriminator="format")]
 
 
 class AugmentConfig(Config):

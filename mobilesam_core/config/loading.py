@@ -192,6 +192,10 @@ def _locate(schema: type[BaseModel], tree: Any, location: tuple[int | str, ...])
     path: list[str] = []
     owner, candidates = schema, [schema]
     for part in location:
+        if isinstance(part, int):  # an item of a list: its sections are the list's
+            path.append(str(part))
+            tree = tree[part] if isinstance(tree, list) else None
+            continue
         tagged = [c for c in candidates if _tag(c) == part]
         if tagged and not (isinstance(tree, dict) and part in tree):
             candidates = tagged

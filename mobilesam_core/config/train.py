@@ -156,7 +156,9 @@ class TrainConfig(Config):
             raise ValueError(
                 "prompts.rounds goes by the labels and does not go with distill: set distill.masks.rounds instead"
             )
-        if self.data.train.format == "shapes" and any(teacher.store for teacher in distill.teachers):
+        train = self.data.train
+        sets = [each.set for each in train.sets] if train.format == "mix" else [train]
+        if any(each.format == "shapes" for each in sets) and any(teacher.store for teacher in distill.teachers):
             raise ValueError("drawn shapes are no files, nothing is stored of them: leave distill.teachers[].store out")
         epochs = sum(stage.epochs for stage in distill.stages)
         if distill.stages and epochs != self.train.epochs:

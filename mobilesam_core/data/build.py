@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mobilesam_core.config.data import CocoConfig, FolderConfig, ImagesConfig, SetConfig, TrainSetConfig
+from mobilesam_core.config.data import (
+    CocoConfig,
+    FolderConfig,
+    ImagesConfig,
+    LabelmeConfig,
+    MixConfig,
+    Sa1bConfig,
+    SetConfig,
+    TrainSetConfig,
+    YoloConfig,
+)
 from mobilesam_core.data.coco import CocoSource
 from mobilesam_core.data.folder import FolderSource
 from mobilesam_core.data.images import ImagesSource
+from mobilesam_core.data.labelme import LabelmeSource
+from mobilesam_core.data.mix import MixSource
+from mobilesam_core.data.sa1b import Sa1bSource
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.shapes import ShapesSource
+from mobilesam_core.data.yolo import YoloSource
 from mobilesam_core.errors import ConfigError
 
 
@@ -33,6 +47,15 @@ def build_source(config: SetConfig | TrainSetConfig, root: Path, channels: int =
         return FolderSource(config, root, channels)
     if isinstance(config, CocoConfig):
         return CocoSource(config, root, channels)
+    if isinstance(config, Sa1bConfig):
+        return Sa1bSource(config, root, channels)
+    if isinstance(config, YoloConfig):
+        return YoloSource(config, root, channels)
+    if isinstance(config, LabelmeConfig):
+        return LabelmeSource(config, root, channels)
+    if isinstance(config, MixConfig):
+        sources = [build_source(each.set, root, channels) for each in config.sets]
+        return MixSource(sources, [each.weight for each in config.sets], config.count)
     if isinstance(config, ImagesConfig):
         return ImagesSource(config, root, channels)
     return ShapesSource(config, channels)

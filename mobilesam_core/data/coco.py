@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mobilesam_core.config.data import CocoConfig
+from mobilesam_core.data.annotations import Rle, read_json_object, read_objects, read_segmentation
 from mobilesam_core.data.folder import require_folder
 from mobilesam_core.data.reading import read_oriented, upright
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.errors import DataError
-from mobilesam_core.ops.masks import RleMasks
-from mobilesam_core.ops.rle import compress_rle, decode_rle, encode_rle, polygons_to_rle, rle_areas
+from mobilesam_core.ops.rle import decode_rle, encode_rle
 
 Kinds = type | tuple[type, ...]
 
@@ -27,6 +26,7 @@ class CocoSource:
 
     Images without annotations are normal in COCO and are left out; ``unannotated`` counts them. What is
     wrong with the file as a whole raises here; with one image or annotation, when that is read.
+    ``categories``: their names, by id.
 
     Raises:
         DataError: a folder or the JSON is missing or unusable, an entry lacks what COCO demands, an
@@ -37,7 +37,8 @@ class CocoSource:
         self._folder = require_folder(root / config.images, "images")
         self._file = root / config.annotations
         self._channels = channels
-        content = _read_json(self._file)
+        content = _read_coco(self._file)
+        self.categories = _category_names(content.get("categories"))
         images = _index_images(content["images"], self._file)
         annotations: dict[Any, list[Mapping[str, Any]]] = {image_id: [] for image_id in images}
         strays = []
@@ -83,70 +84,32 @@ class CocoSource:
                 f"{path} is {shape[1]} x {shape[0]} pixels, {self._file} says {stated[1]} x {stated[0]}.",
                 "The annotations belong to another version of the image.",
             )
-        rles, labels, problems = [], [], []
-        for annotation in annotations:
-            try:
-                rle = _read_segmentation(annotation, stated)
-            except ValueError as error:
-                problems.append(f"annotation {annotation['id']} {error}")
-                continue
-            if rle is not None:
-                rles.append(encode_rle(upright(decode_rle(rle), orientation)) if turned else rle)
-                labels.append(annotation["category_id"])
-        if problems:
-            raise DataError(
-                f"{self._file}, image {record['file_name']}: {'; '.join(problems)}.",
-                "Correct or remove what is listed.",
-            )
-        if not rles:
-            raise DataError(
-                f"{self._file}, image {record['file_name']}: no object covers a single pixel.",
-                "Remove the image or its annotations.",
-            )
-        return Sample(record["file_name"], image, RleMasks(rles, shape, labels), str(path))
+
+        def read(annotation: Mapping[str, Any]) -> tuple[Rle | None, int]:
+            rle = read_segmentation(annotation.get("segmentation"), stated)
+            if rle is not None and turned:
+                rle = encode_rle(upright(decode_rle(rle), orientation))
+            return rle, annotation["category_id"]
+
+        entries = [(f"annotation {annotation['id']}", annotation) for annotation in annotations]
+        masks = read_objects(entries, read, shape, f"{self._file}, image {record['file_name']}")
+        return Sample(record["file_name"], image, masks, str(path))
 
 
-def _read_segmentation(annotation: Mapping[str, Any], shape: tuple[int, int]) -> dict[str, Any] | None:
-    """The compressed RLE of one annotation, or None for a polygon that covers no pixel (COCO has a few).
-
-    Raises:
-        ValueError: its segmentation cannot be used; the text finishes "annotation 7 ...".
-    """
-    segmentation = annotation.get("segmentation")
-    if not segmentation:
-        raise ValueError("has no segmentation")
-    if isinstance(segmentation, list):
-        rle = polygons_to_rle(segmentation, *shape)
-        return rle if rle_areas([rle])[0] else None
-    if not isinstance(segmentation, dict):
-        raise ValueError("has a segmentation that is neither polygons nor RLE")
-    rle = compress_rle(segmentation)
-    if rle["size"] != list(shape):
-        raise ValueError(f"is an RLE of size {rle['size']} where the image's is {list(shape)}")
-    if not rle_areas([rle])[0]:
-        raise ValueError("is an RLE of no pixel")
-    return rle
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError(
-            f"The annotation file {path} does not exist.",
-            "Check `annotations` of the data set and `data.root`.",
-        ) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path} is not JSON: {error}.", _NOT_COCO) from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is not COCO: its top level is no object.", _NOT_COCO)
+def _read_coco(path: Path) -> Mapping[str, Any]:
+    content = read_json_object(path, "COCO", _NOT_COCO)
     for key in ("images", "annotations"):
         if not isinstance(content.get(key), list):
             state = "is not a list" if key in content else "is missing"
             raise DataError(f"{path} is not COCO: `{key}` {state}.", _NOT_COCO)
     return content
+
+
+def _category_names(categories: Any) -> dict[int, str]:
+    """Names by category id; nothing else needs `categories`, so what is malformed there is left out."""
+    listed = categories if isinstance(categories, list) else []
+    found = [(each.get("id"), each.get("name")) for each in listed if isinstance(each, dict)]
+    return {number: name for number, name in found if isinstance(number, int) and isinstance(name, str)}
 
 
 def _index_images(images: list[Any], path: Path) -> dict[Any, Mapping[str, Any]]:

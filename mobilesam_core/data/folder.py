@@ -33,18 +33,13 @@ class FolderSource:
         self._ignore_index = config.ignore_index
         self._channels = channels
         masks = require_folder(root / config.masks, "masks")
-        images = list_images(self._images)
-        if not images:
-            raise DataError(
-                f"The folder {self._images} holds no image.",
-                "Check `images` of the data set and `data.root`.",
-            )
+        images = require_images(self._images)
         if self._mode == "per_instance":
             found = sorted(path for path in masks.iterdir() if path.is_dir() and not path.name.startswith("."))
-            self._pairs = _pair(images, found, masks, [path.name for path in found])
+            self._pairs = pair_by_stem(images, found, masks, [path.name for path in found])
         else:
             found = list_images(masks)
-            self._pairs = _pair(images, found, masks, [path.stem for path in found])
+            self._pairs = pair_by_stem(images, found, masks, [path.stem for path in found])
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -83,6 +78,14 @@ def require_folder(path: Path, key: str) -> Path:
     return path
 
 
+def require_images(folder: Path) -> list[Path]:
+    """The image files of ``folder``, sorted by name; a DataError where there is none."""
+    images = list_images(folder)
+    if not images:
+        raise DataError(f"The folder {folder} holds no image.", "Check `images` of the data set and `data.root`.")
+    return images
+
+
 def _read_instances(folder: Path, shape: tuple[int, int], orientation: int) -> InstanceMasks:
     files = list_images(folder)
     if not files:
@@ -100,21 +103,29 @@ def _empty(path: Path) -> DataError:
     return DataError(f"{path} is empty: it marks no object.", "Remove it with its image, or mark the object.")
 
 
-def _pair(images: list[Path], masks: list[Path], folder: Path, stems: list[str]) -> list[tuple[Path, Path]]:
-    """Images with the masks of their stems; ``stems`` are those of ``masks``, which lie in ``folder``."""
+def pair_by_stem(
+    images: list[Path], masks: list[Path], folder: Path, stems: list[str], what: str = "mask"
+) -> list[tuple[Path, Path]]:
+    """Images with the masks of their stems; ``stems`` are those of ``masks``, which lie in ``folder``.
+
+    what: the word for a mask in messages, where it is another thing.
+
+    Raises:
+        DataError: they do not pair up; the message lists the stems.
+    """
     image_stems = [path.stem for path in images]
     image_counts, mask_counts = Counter(image_stems), Counter(stems)
     problems = {
-        "images without a mask": image_counts.keys() - mask_counts.keys(),
-        "masks without an image": mask_counts.keys() - image_counts.keys(),
+        f"images without a {what}": image_counts.keys() - mask_counts.keys(),
+        f"{what}s without an image": mask_counts.keys() - image_counts.keys(),
         "stems of several images": {stem for stem, count in image_counts.items() if count > 1},
-        "stems of several masks": {stem for stem, count in mask_counts.items() if count > 1},
+        f"stems of several {what}s": {stem for stem, count in mask_counts.items() if count > 1},
     }
-    found = [f"{what} ({len(names)}): {_listing(names)}" for what, names in problems.items() if names]
+    found = [f"{problem} ({len(names)}): {_listing(names)}" for problem, names in problems.items() if names]
     if found:
         raise DataError(
             f"{images[0].parent} and {folder} do not pair up: {'; '.join(found)}.",
-            "An image and its mask have the same file name up to the suffix: add or remove what is listed.",
+            f"An image and its {what} have the same file name up to the suffix: add or remove what is listed.",
         )
     by_stem = dict(zip(stems, masks, strict=True))
     return [(path, by_stem[path.stem]) for path in images]

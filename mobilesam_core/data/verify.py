@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+from mobilesam_core.data.mix import MixSource
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.errors import DataError
 from mobilesam_core.progress import Reporter
@@ -17,7 +19,7 @@ def find_bad_files(
     description: str,
     check: Callable[[Sample], None] | None = None,
 ) -> list[BadFile]:
-    """Read each sample of ``source`` and list all that cannot be used, in order.
+    """Read each sample of ``source`` once and list all that cannot be used, in order; of a mix, each time they occur.
 
     Args:
         description: what the progress display says.
@@ -34,19 +36,21 @@ def find_bad_files(
             return BadFile(index, source.describe(index), error.message)
         return None
 
-    bad = []
+    first = source.first_indices().tolist() if isinstance(source, MixSource) else list(range(len(source)))
+    once = sorted(set(first))
+    bad: dict[int, BadFile] = {}
     # Threads, since decoders release the GIL; a sample is dropped where it was read, so few are held at a
     # time.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        with reporter.task(description, len(source), "images") as task:
-            for found in pool.map(problem, range(len(source))):
+        with reporter.task(description, len(once), "images") as task:
+            for found in pool.map(problem, once):
                 if found is not None:
-                    bad.append(found)
+                    bad[found.index] = found
                 task.advance()
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C or a bug, do not read the rest first
-    return bad
+    return [replace(bad[index], index=place) for place, index in enumerate(first) if index in bad]
 
 
 class Subset:

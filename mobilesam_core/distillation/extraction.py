@@ -49,7 +49,7 @@ def extract_for_training(
         )
     data = config.data
     source = build_source(data.train, data.root, config.model.encoder.input_channels or 3)
-    paths = [Path(source.describe(i)) for i in range(len(source))]
+    paths = list(dict.fromkeys(Path(source.describe(i)) for i in range(len(source))))  # a mix may repeat some
     images = [ImageFile(path, name) for path, name in zip(paths, distinct_names(paths), strict=True)]
     extracted = []
     for each in due:

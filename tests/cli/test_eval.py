@@ -158,3 +158,9 @@ def test_another_image_size(run_cli: Run, nano_checkpoint: Path, cells: Path) ->
     assert ran.code == 0 and ran.json["checkpoints"][0]["image_size"] == 128
     ran = run_cli("eval", nano_checkpoint, *data_options(cells), "--image-size", 100)
     assert ran.code == 2 and "multiple of 64" in ran.err
+
+
+def test_eval_refuses_a_mix(run_cli, tmp_path: Path) -> None:
+    (tmp_path / "mix.yaml").write_text("data: {train: {format: mix, sets: [{set: {format: shapes}}]}}\n")
+    ran = run_cli("eval", "nano", "--config", tmp_path / "mix.yaml", "--split", "train")
+    assert ran.code == 2 and "data.train is a mix" in ran.err

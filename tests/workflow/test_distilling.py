@@ -255,6 +255,20 @@ def test_a_store_gives_what_the_teacher_itself_gives(make_distilling: MakeDistil
     assert [(each.result.images, each.result.skipped) for each in again] == [(0, 6)]
 
 
+def test_a_mix_stores_each_image_once(make_distilling: MakeDistilling) -> None:
+    files = '{"format": "folder", "images": "images", "masks": "masks", "mask_mode": "instances"}'
+    sets = f'[{{"set": {files}}}, {{"weight": 2, "set": {files}}}]'
+    config = make_distilling(f'data.train={{"format": "mix", "sets": {sets}}}', "train.epochs=1")
+    extracted = extract_for_training(config, device=CPU, reporter=NullReporter())
+    assert [each.result.images for each in extracted] == [6]
+    assert train(config).steps == 9  # 18 images, two a step
+    drawn = '[{"set": {"format": "shapes"}}]'
+    with pytest.raises(UsageError, match="Drawn shapes are no files"):
+        extract_for_training(
+            make_distilling(f'data.train={{"format": "mix", "sets": {drawn}}}'), device=CPU, reporter=NullReporter()
+        )
+
+
 def test_features_turn_with_the_image(make_distilling: MakeDistilling) -> None:
     flips = '{"horizontal_flip": 0.5, "vertical_flip": 0.5, "transpose": 0.5}'
     mixed = ("train.precision=bf16", "train.ema=0.9", "distill.masks={}", "train.validation.agreement=false")
