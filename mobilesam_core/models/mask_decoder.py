@@ -75,18 +75,20 @@ class MaskDecoder(nn.Module):
         image_embeddings: ``(N, D, g, g)``, the prompts' dense embeddings added. image_pe: ``(1, D, g, g)``.
         prompt_tokens: ``(N, T, D)``. absent: ``(N, T)`` bool, tokens that only fill a ragged batch.
         """
-        own = self.own_tokens()
-        tokens = torch.cat([own.expand(prompt_tokens.shape[0], -1, -1), prompt_tokens], dim=1)
-        mask = None if absent is None else F.pad(~absent, (len(own), 0), value=True)[:, None, None]
+        tokens, mask = self.with_own_tokens(prompt_tokens, absent)
         tokens, image = self.transformer(
             image_embeddings.flatten(2).transpose(1, 2), image_pe.flatten(2).transpose(1, 2), tokens, mask
         )
         filters, iou_predictions = self.read_tokens(tokens)
         return DecoderOutput(self.draw_masks(image, filters), iou_predictions, tokens)
 
-    def own_tokens(self) -> Tensor:
-        """The IoU token and the mask tokens, ``(1 + NUM_MASKS, D)``: they come before those of every prompt."""
-        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+    def with_own_tokens(self, prompt_tokens: Tensor, absent: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The IoU token and the mask tokens, which come first, and those of each prompt, ``(N, 1 + NUM_MASKS + T, D)``;
+        and which of them count, ``(N, 1, 1, 1 + NUM_MASKS + T)`` bool, None where all do."""
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([own.expand(prompt_tokens.shape[0], -1, -1), prompt_tokens], dim=1)
+        mask = None if absent is None else F.pad(~absent, (len(own), 0), value=True)[:, None, None]
+        return tokens, mask
 
     def read_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The masks' filters ``(N, 4, D/8)`` and predicted IoUs ``(N, 4)`` of transformed tokens ``(N, T, D)``."""

@@ -108,14 +108,11 @@ class Sam(nn.Module):
         A prompt's masks do not depend on what else is in the batch.
         """
         tokens, dense = self.prompt_encoder(prompts)
-        absent = prompts.labels == ABSENT
-        # A mask that hides nothing slows a CPU down; on a GPU, looking would mean waiting for the device.
-        needed = absent.device.type != "cpu" or bool(absent.any())
         output: DecoderOutput = self.mask_decoder(
             image_embeddings[image_index] + dense,
             self.prompt_encoder.get_dense_pe(),
             tokens,
-            absent if needed else None,
+            prompts.absent,
         )
         return output
 

@@ -29,6 +29,13 @@ class PromptTensors(NamedTuple):
     def __len__(self) -> int:
         return self.points.shape[0]
 
+    @property
+    def absent(self) -> Tensor | None:
+        """``(N, T)`` bool, which tokens only fill short prompts up; None if it is sure that none does."""
+        absent = self.labels == ABSENT
+        # A mask that hides nothing slows a CPU down; on a GPU, looking would mean waiting for the device.
+        return absent if absent.device.type != "cpu" or bool(absent.any()) else None
+
     def scaled(self, ratio: float) -> PromptTensors:
         """The same prompts, none with a mask, in a frame ``ratio`` times as large.
 

@@ -24,6 +24,7 @@ from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.features import FeatureHookManager, encoder_levels, level_shapes
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
+from mobilesam_core.models.shared_decoder import decode_shared
 from mobilesam_core.training.clicks import cells_inside, corrected
 
 
@@ -61,7 +62,7 @@ class DistillingStep(nn.Module):
         if terms - {"prompt_embeddings"}:
             levels, embeddings = self._encode(batch)
             if terms & {"ground_truth", "masks", "tokens"}:
-                answer = _Answer(embeddings, self.model.decode(embeddings, batch.image_index, batch.prompts))
+                answer = _Answer(embeddings, decode_shared(self.model, embeddings, batch.image_index, batch.prompts))
         if "ground_truth" in terms and answer is not None:
             values = self.loss(answer.decoded.low_res_logits, answer.decoded.iou_predictions, batch.targets)
             losses |= values._asdict()
@@ -132,7 +133,7 @@ class DistillingStep(nn.Module):
                     found, sought = decoded.low_res_logits[:, 0] > 0, logits[:, 0] > 0
                     sizes = batch.sizes[batch.image_index]
                     prompts = corrected(prompts, found, sought, sizes, self.model.image_size)
-                    decoded = self.model.decode(answer.embeddings, batch.image_index, prompts)
+                    decoded = decode_shared(self.model, answer.embeddings, batch.image_index, prompts)
         return {name: torch.stack(values).mean() for name, values in parts.items()}
 
     def _prompt_embeddings(self, teacher: Teacher, batch: Batch) -> Tensor:

@@ -213,7 +213,9 @@ def build_run(
     if isinstance(step, DistillingStep):
         beside = list(step.feature_losses.parameters())
         parts["feature_losses"] = step.feature_losses
-    plain_optimizer = build_optimizer(model, optim, beside)
+    # A fused optimizer would unscale the gradients of fp16 by itself, too late for them to be clipped.
+    fused = fabric.device.type in ("cpu", "cuda") and config.train.precision != "fp16"
+    plain_optimizer = build_optimizer(model, optim, beside, fused=fused)
     wrapped_step, optimizer = fabric.setup(step, plain_optimizer)
     scheduler = PolynomialLR(
         plain_optimizer, steps.total, optim.warmup_steps, optim.power, end_factor=optim.end_lr / optim.lr

@@ -10,6 +10,7 @@ from mobilesam_core.data.batch import Batch
 from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
+from mobilesam_core.models.shared_decoder import decode_shared
 from mobilesam_core.prompts.tensors import PromptTensors
 from mobilesam_core.training.clicks import answers, corrected, on_grid
 
@@ -38,11 +39,11 @@ class TrainingStep(nn.Module):
         else:
             embeddings = batch.embeddings.float()
         prompts = batch.prompts
-        decoded = self.model.decode(embeddings, batch.image_index, prompts)
+        decoded = decode_shared(self.model, embeddings, batch.image_index, prompts)
         rounds = [self.loss(decoded.low_res_logits, decoded.iou_predictions, batch.targets)]
         for with_click in _plan(self._config):
             prompts = self._next(prompts, decoded, batch, with_click)
-            decoded = self.model.decode(embeddings, batch.image_index, prompts)
+            decoded = decode_shared(self.model, embeddings, batch.image_index, prompts)
             rounds.append(self.loss(decoded.low_res_logits, decoded.iou_predictions, batch.targets))
         if len(rounds) == 1:
             return rounds[0]._asdict()

@@ -121,6 +121,7 @@ def test_rounds_ask_where_the_two_disagree(batch: Batch, monkeypatch: pytest.Mon
         return result
 
     monkeypatch.setattr(Sam, "decode", remember)
+    monkeypatch.setattr("mobilesam_core.training.distilling.decode_shared", remember)
     step(batch)
     ours, theirs = ([each for each in asked if each[0] is model] for model in (student, teacher))
     assert [each[1].labels.shape[1] for each in ours] == [each[1].labels.shape[1] for each in theirs] == [2, 3, 4]
@@ -263,10 +264,8 @@ def test_a_mix_stores_each_image_once(make_distilling: MakeDistilling) -> None:
     assert [each.result.images for each in extracted] == [6]
     assert train(config).steps == 9  # 18 images, two a step
     drawn = '[{"set": {"format": "shapes"}}]'
-    with pytest.raises(UsageError, match="Drawn shapes are no files"):
-        extract_for_training(
-            make_distilling(f'data.train={{"format": "mix", "sets": {drawn}}}'), device=CPU, reporter=NullReporter()
-        )
+    with pytest.raises(ConfigError, match="drawn shapes are no files"):
+        make_distilling(f'data.train={{"format": "mix", "sets": {drawn}}}')
 
 
 def test_features_turn_with_the_image(make_distilling: MakeDistilling) -> None:

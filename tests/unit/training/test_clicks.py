@@ -14,6 +14,7 @@ from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
+from mobilesam_core.models.shared_decoder import decode_shared
 from mobilesam_core.prediction.answers import select_masks
 from mobilesam_core.prompts.tensors import PromptTensors, prompt_tensors
 from mobilesam_core.prompts.types import ABSENT, NEGATIVE, POSITIVE, Prompt
@@ -82,7 +83,7 @@ def test_rounds_show_the_mask_so_far_and_correct_it(mode: str, batch: Batch, mon
     torch.manual_seed(0)
     model = build_sam(ModelConfig(name="vit_nano", checkpoint=None, image_size=64)).train()
     asked: list[tuple[PromptTensors, DecoderOutput]] = []
-    decode = Sam.decode
+    decode = decode_shared
 
     def remember(
         self: Sam, embeddings: torch.Tensor, image_index: torch.Tensor, prompts: PromptTensors
@@ -90,7 +91,7 @@ def test_rounds_show_the_mask_so_far_and_correct_it(mode: str, batch: Batch, mon
         asked.append((prompts, decode(self, embeddings, image_index, prompts)))
         return asked[-1][1]
 
-    monkeypatch.setattr(Sam, "decode", remember)
+    monkeypatch.setattr("mobilesam_core.training.step.decode_shared", remember)
     config = PromptConfig(rounds=2, rounds_without_click=1, click_mode=mode)  # type: ignore[arg-type]
     losses = TrainingStep(model, SegLoss(LossConfig()), config)(batch)
     losses["total"].backward()
