@@ -27,7 +27,9 @@ class ShapesSource:
         return self._config.count
 
     def describe(self, index: int) -> str:
-        return f"shapes:{self._begin(index)[0]}(seed={self._config.seed})[{index}]"
+        config = self._config
+        drawn = f"seed={config.seed}, size={config.size}, max_shapes={config.max_shapes}"
+        return f"shapes:{self._begin(index)[0]}({drawn})[{index}]"
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
