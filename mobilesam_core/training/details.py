@@ -12,7 +12,7 @@ from mobilesam_core.errors import DataError
 from mobilesam_core.evaluation.calibration import Calibration
 from mobilesam_core.evaluation.types import PromptKind
 from mobilesam_core.evaluation.worst import WorstCases
-from mobilesam_core.files import write_json
+from mobilesam_core.files import printable, write_json
 
 _NAME = "details.json"
 
@@ -44,7 +44,7 @@ def write_details(folder: Path, calibration: Mapping[PromptKind, Calibration], w
     """
     found = {
         kind: tuple(
-            WorstObject(name, score.image, score.object, score.iou, score.predicted_iou)
+            WorstObject(name, printable(score.image), score.object, score.iou, score.predicted_iou)
             for name, score in zip(names, worst.scores(kind), strict=True)
         )
         for kind, names in worst.write(folder).items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from mobilesam_core.config.loading import load_train_config
 from mobilesam_core.errors import DataError, MobileSamError, UsageError
-from mobilesam_core.files import write_text
+from mobilesam_core.files import printable, write_text
 from mobilesam_core.training.details import read_details
 from mobilesam_core.training.history import read_history
 from mobilesam_core.training.report_page import Comparison, Report, render
@@ -35,7 +35,7 @@ def read_report(folder: RunFolder) -> Report:
     path = folder.path.resolve()
     return Report(
         path=folder.report,
-        name=f"{path.parent.name}/{path.name}",
+        name=printable(f"{path.parent.name}/{path.name}"),
         config=config,
         config_text=folder.config.read_text("utf-8"),
         environment=_environment(folder.environment),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mobilesam_core.errors import Interrupted
 from mobilesam_core.progress import NullReporter
@@ -90,3 +94,18 @@ def test_a_report_that_cannot_be_written_does_not_end_the_training(make_config: 
     result = train(config, reporter=reporter)
     assert result.best.exists() and result.last.exists()
     assert [sentence for sentence in reporter.said if sentence.startswith("There is no report of this run: ")]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such names")
+def test_names_that_are_no_text_are_shown_as_far_as_they_are(make_config: MakeConfig, tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    square = np.zeros((40, 40), np.uint8)
+    square[5:25, 5:25] = 255
+    for kind, pixels in (("images", square[..., None].repeat(3, axis=2)), ("masks", square)):
+        (tmp_path / kind).mkdir()
+        Image.fromarray(pixels).save(tmp_path / kind / name)
+    data = "{format: folder, images: images, masks: masks, mask_mode: binary}"
+    result = train(make_config(f"data.root={tmp_path}", f"data.val={data}", "train.epochs=1"))
+    assert "caf?.png, object 0: IoU " in result.report.read_text()
+    moved = result.folder.rename(result.folder.with_name(os.fsdecode(b"\xe9t\xe9")))
+    assert "mobilesam/?t?" in write_report(read_report(RunFolder(moved))).read_text()
