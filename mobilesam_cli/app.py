@@ -16,6 +16,7 @@ from mobilesam_cli.commands.eval import evaluate
 from mobilesam_cli.commands.export import export
 from mobilesam_cli.commands.predict import predict
 from mobilesam_cli.commands.quantize import quantize
+from mobilesam_cli.commands.report import report
 from mobilesam_cli.commands.train import train
 from mobilesam_cli.errors import report_error
 
@@ -51,6 +52,7 @@ def _root(
 
 
 app.command("train")(train)
+app.command("report")(report)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("amg")(amg)

@@ -109,6 +109,11 @@ def remove_leftovers(folder: Path, stems: Collection[str] | None = None) -> None
             path.unlink(missing_ok=True)
 
 
+def printable(name: str) -> str:
+    """``name`` with a question mark for each byte of a file's name that is no UTF-8, so that it can be written."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as temporary:

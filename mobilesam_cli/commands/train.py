@@ -22,7 +22,8 @@ def train(
 ) -> None:
     """Fine-tune a model on images and masks, as a YAML config says.
 
-    Writes checkpoints, metrics and overlays to output_dir/project/run/. Ctrl-C saves and stops; --resume goes on.
+    Writes checkpoints, metrics, overlays and report.html to output_dir/project/run/. Ctrl-C saves and stops;
+    --resume goes on.
 
     [bold]Examples[/]
 
@@ -82,3 +83,4 @@ def _show(result: TrainResult) -> None:
     best = f" (epoch {result.best_epoch})" if result.best_epoch else ""
     stdout().print(f"best{best}: {result.best}", soft_wrap=True)
     stdout().print(f"last: {result.last}", soft_wrap=True)
+    stdout().print(f"report: {result.report}", soft_wrap=True)

@@ -38,7 +38,7 @@ class ValidationConfig(Config):
     metric: Literal["miou", "box_miou", "point_miou", "loss"] = "miou"
     """What ``best`` means: ``miou`` is the mean of box and one-point mIoU."""
     overlays: Annotated[int, Field(ge=0)] = 4
-    """Pictures of so many validation images each time."""
+    """Pictures of so many validation images each time, and of so many of the objects that came out worst."""
     before: bool | None = None
     """Measure the start weights too, so that the gain shows (null: unless they are random)."""
     agreement: bool = True

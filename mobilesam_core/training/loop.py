@@ -21,6 +21,7 @@ from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.progress import ProgressTask
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.optimizer import set_train_mode
+from mobilesam_core.training.report import update_report
 from mobilesam_core.training.run import Run
 from mobilesam_core.training.validation import Validation, validate
 
@@ -165,6 +166,7 @@ def _validate(run: Run, source: SampleSource, epoch: int, stop: StopRequest) -> 
     """Measure, log and tell; ``epoch`` counts from 1, and 0 are the start weights."""
     result = validate(run, source, epoch, lambda: _stop(run) if stop.requested else None)
     run.log.write("val", run.position.step, epoch, result.values)
+    update_report(run.folder)  # what it warns of is said at the end
     when = f"Epoch {epoch}/{run.steps.epochs}" if epoch else "Before training"
     run.reporter.info(f"{when}: {result.sentence}")
     return result

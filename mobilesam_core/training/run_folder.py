@@ -64,10 +64,21 @@ class RunFolder:
     def overlays(self, epoch: int) -> Path:
         return self.path / "overlays" / f"epoch_{epoch:03d}"
 
+    def validation(self, epoch: int) -> Path:
+        return self.path / "validation" / f"epoch_{epoch:03d}"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
     def write_config(self, config: TrainConfig) -> None:
         """The resolved config, and beside it what it ran on."""
         write_text(self.config, dump_yaml(config))
-        write_json(self.path / "environment.json", environment())
+        write_json(self.environment, environment())
 
     def write_failures(self, failures: Mapping[str, Sequence[BadFile]]) -> None:
         """One JSON line a bad file, with the set (``train`` or ``val``) it belongs to."""

@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from mobilesam_core.data.sample import SampleSource
-from mobilesam_core.evaluation.scoring import EvalOptions, Observation, evaluate
+from mobilesam_core.evaluation.calibration import Calibration, calibrate
+from mobilesam_core.evaluation.scoring import EvalOptions, Evaluation, Observation, evaluate
+from mobilesam_core.evaluation.types import PromptKind
+from mobilesam_core.evaluation.worst import WorstCases
 from mobilesam_core.ops.drawing import (
     distinct_color,
     fill_mask,
@@ -20,6 +23,7 @@ from mobilesam_core.ops.drawing import (
     write_png,
 )
 from mobilesam_core.ops.masks import mask_coverage, resize_masks
+from mobilesam_core.training.details import write_details
 from mobilesam_core.training.run import Run
 
 
@@ -44,9 +48,10 @@ class Validation:
 
 
 def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[], None]) -> Validation:
-    """Evaluate boxes and one centre point on ``source``; loss, mIoU and Dice, and a few overlays.
+    """Evaluate boxes and one centre point on ``source``; loss, mIoU, Dice and how far the predicted IoU is off, a few
+    overlays, and pictures of the worst objects.
 
-    ``epoch`` names the overlays; ``check_stop`` is called between images and may raise.
+    ``epoch`` names the folders of the pictures; ``check_stop`` is called between images and may raise.
     """
     options = run.config.train.validation
     watcher = _Watcher(run, check_stop)
@@ -65,8 +70,10 @@ def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[]
             stored=run.sets.stored,
             teacher=run.teachers[0].model if run.teachers and options.agreement else None,
         )
-    watcher.write_overlays(epoch)
     box, point = evaluation.summary("box"), evaluation.summary("point")
+    calibration = {kind: _calibration(evaluation, kind) for kind in evaluation.options.prompts}
+    watcher.write_overlays(epoch)
+    write_details(run.folder.validation(epoch), calibration, watcher.worst)
     values = {
         "loss": watcher.mean_loss,
         "miou": (box.miou + point.miou) / 2,
@@ -77,14 +84,31 @@ def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[]
         "fill_box_miou": box.fill_box_iou,
         "objects": float(box.objects),
     }
+    for kind, each in calibration.items():
+        values |= {f"{kind}_ece": each.ece, f"{kind}_bias": each.bias}
     if box.agreement is not None and point.agreement is not None:
         values |= {"box_agreement": box.agreement, "point_agreement": point.agreement}
     return Validation(values, score(options.metric, values))
 
 
+def _calibration(evaluation: Evaluation, kind: PromptKind) -> Calibration:
+    scores = [score for score in evaluation.scores if score.kind == kind]
+    return calibrate([score.predicted_iou for score in scores], [score.iou for score in scores])
+
+
 def score(metric: str, values: Mapping[str, float]) -> float:
     """What ``best`` compares, higher is better; ``metric`` as ``train.validation.metric`` names it."""
     return -values["loss"] if metric == "loss" else values[metric]
+
+
+def harm_warning(metric: str, before: float, best: float) -> str | None:
+    """What to say of scores before training and at best; None where training helped."""
+    if best > before:
+        return None
+    return (
+        f"No epoch was better than the start weights ({metric} {abs(best):.3f} at best, {abs(before):.3f} before): "
+        "lower optim.lr, train longer, or keep the weights you had."
+    )
 
 
 @dataclass
@@ -98,12 +122,17 @@ class _Panels:
 
 @dataclass
 class _Watcher:
-    """Looks at every chunk of objects as it is evaluated: sums the loss and draws the first images."""
+    """Looks at every chunk of objects as it is evaluated: sums the loss, draws the first images, and keeps the worst
+    objects."""
 
     run: Run
     check_stop: Callable[[], None]
     losses: list[tuple[float, int]] = field(default_factory=list)
     panels: dict[str, _Panels] = field(default_factory=dict)
+    worst: WorstCases = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.worst = WorstCases(self.run.config.train.validation.overlays)
 
     @property
     def mean_loss(self) -> float:
@@ -122,6 +151,7 @@ class _Watcher:
         values = self.run.step.loss(logits, predicted, targets)
         self.losses.append((values.total.item(), len(seen.targets)))
         self._draw(seen)
+        self.worst(seen)
 
     def _draw(self, seen: Observation) -> None:
         key = seen.sample.key

@@ -17,6 +17,7 @@ from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.training.cache import cache_embeddings
 from mobilesam_core.training.loop import fit, save
 from mobilesam_core.training.memory import peak_memory_mb
+from mobilesam_core.training.report import update_report
 from mobilesam_core.training.run import Run
 from mobilesam_core.training.run_folder import claim_run_folder
 from mobilesam_core.training.setup import (
@@ -28,7 +29,6 @@ from mobilesam_core.training.setup import (
     build_teachers,
     resolve,
 )
-from mobilesam_core.training.validation import score
 
 # Keys that change how fast or how loudly a run goes, but not what it computes.
 _MAY_CHANGE = (
@@ -52,6 +52,7 @@ class TrainResult:
     folder: Path
     best: Path
     last: Path
+    report: Path
     steps: int
     epochs: int
     best_epoch: int | None
@@ -91,8 +92,13 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
             if state is None:
                 folder.write_config(config)
                 save(run)
-            fit(run, stop)
-            _warn_if_worse(run)
+            try:
+                fit(run, stop)
+            finally:
+                # Of what was done before an interruption or a failure, too.
+                warnings = update_report(folder)
+            for warning in warnings:
+                reporter.warning(warning)
         shutil.rmtree(folder.embeddings, ignore_errors=True)
     finally:
         run.loader.close()
@@ -101,6 +107,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
         folder=folder.path,
         best=folder.best,
         last=folder.last,
+        report=folder.report,
         steps=run.position.step,
         epochs=run.position.epoch,
         best_epoch=run.position.best_epoch,
@@ -125,18 +132,6 @@ def _require_same(config: TrainConfig, state: dict[str, Any], path: Path) -> Non
         raise UsageError(
             f"The config differs from the one of the run to resume ({path.parent}):\n  " + "\n  ".join(changes),
             "Resume with the config it was started with, or start a new run (train.run) from its last.safetensors.",
-        )
-
-
-def _warn_if_worse(run: Run) -> None:
-    metric, best = run.config.train.validation.metric, run.position.best
-    if not run.position.before or best is None:
-        return
-    start = score(metric, run.position.before)
-    if best <= start:
-        run.reporter.warning(
-            f"No epoch was better than the start weights ({metric} {abs(best):.3f} at best, {abs(start):.3f} before): "
-            "lower optim.lr, train longer, or keep the weights you had."
         )
 
 
