@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from mobilesam_core.checkpoints.adapter import apply_adapter, is_adapter
 from mobilesam_core.checkpoints.download import OFFICIAL_WEIGHTS, fetch_weights
 from mobilesam_core.checkpoints.keys import to_official
 from mobilesam_core.checkpoints.weights import WeightFile, load_weights, read_weights
@@ -41,7 +42,7 @@ def load_model(config: ModelConfig, reporter: Reporter | None = None) -> Sam:
 
     Raises:
         ConfigError: the architecture cannot be built.
-        CheckpointError: the weights cannot be read or do not fit.
+        CheckpointError: the weights, or the adapter to merge into them, cannot be read or do not fit.
     """
     reporter = reporter or NullReporter()
     model = build_sam(config)
@@ -55,6 +56,8 @@ def load_model(config: ModelConfig, reporter: Reporter | None = None) -> Sam:
         trained_at = file.metadata.get("image_size", str(model.image_size))
         if trained_at != str(model.image_size):
             reporter.info(f"{file.path} was made at image_size {trained_at}; this run uses {model.image_size}.")
+    if config.adapter is not None:
+        apply_adapter(model, Path(config.adapter).expanduser())
     return model.eval()
 
 
@@ -79,6 +82,11 @@ def open_checkpoint(
     reporter = reporter or NullReporter()
     path = resolve_checkpoint(str(checkpoint), model_name or "vit_t", reporter)
     file = read_weights(path)
+    if is_adapter(file):
+        raise CheckpointError(
+            f"{path} is an adapter, which needs the weights it was trained on.",
+            f"Name the merged weights that its run wrote beside it ({path.name.replace('.lora.', '.')}).",
+        )
     described = _config_of(file, model_name)
     try:
         changes = {
