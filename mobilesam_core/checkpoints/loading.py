@@ -51,7 +51,7 @@ def load_model(config: ModelConfig, reporter: Reporter | None = None) -> Sam:
             f"{config.name} has random weights (checkpoint: null): its masks mean nothing before training."
         )
     else:
-        file = read_weights(resolve_checkpoint(config.checkpoint, config.name, reporter))
+        file = _read_whole(resolve_checkpoint(config.checkpoint, config.name, reporter))
         load_weights(model, file)
         trained_at = file.metadata.get("image_size", str(model.image_size))
         if trained_at != str(model.image_size):
@@ -81,12 +81,7 @@ def open_checkpoint(
     """
     reporter = reporter or NullReporter()
     path = resolve_checkpoint(str(checkpoint), model_name or "vit_t", reporter)
-    file = read_weights(path)
-    if is_adapter(file):
-        raise CheckpointError(
-            f"{path} is an adapter, which needs the weights it was trained on.",
-            f"Name the merged weights that its run wrote beside it ({path.name.replace('.lora.', '.')}).",
-        )
+    file = _read_whole(path)
     described = _config_of(file, model_name)
     try:
         changes = {
@@ -139,6 +134,17 @@ def default_checkpoint(model_name: str | None, reporter: Reporter) -> str:
         )
         return NANO
     return OFFICIAL
+
+
+def _read_whole(path: Path) -> WeightFile:
+    """The weights of a whole model, not of an adapter."""
+    file = read_weights(path)
+    if is_adapter(file):
+        raise CheckpointError(
+            f"{path} is an adapter, which needs the weights it was trained on.",
+            f"Name the merged weights that its run wrote beside it ({path.name.replace('.lora.', '.')}).",
+        )
+    return file
 
 
 def _config_of(file: WeightFile, model_name: str | None) -> ModelConfig:

@@ -76,6 +76,8 @@ def test_weights_and_adapters_are_not_mistaken_for_each_other(trained: tuple[Sam
         apply_adapter(build(), trained[1].parent / "base.safetensors")
     with pytest.raises(CheckpointError, match=r"is an adapter, which needs.*\(best\.safetensors\)"):
         open_checkpoint(trained[1])
+    with pytest.raises(CheckpointError, match=r"is an adapter, which needs"):
+        load_model(ModelConfig(name="vit_b", image_size=64, encoder=VIT, checkpoint=str(trained[1])))
 
 
 def test_half_an_adapter_is_refused(trained: tuple[Sam, Path]) -> None:
