@@ -31,7 +31,6 @@ from mobilesam_core.config.loss import LossConfig
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.config.optim import OptimConfig
 from mobilesam_core.config.prompts import PromptConfig
-from mobilesam_core.config.train import FreezeConfig
 from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.build import build_source
 from mobilesam_core.data.loader import build_loader
@@ -85,9 +84,9 @@ def train_cached(data: list[Batch], frozen: bool) -> None:
 
 def ours(frozen: bool) -> tuple[Sam, TrainingStep, torch.optim.Optimizer]:
     model = build_sam(ModelConfig(checkpoint=None))
-    freeze = FreezeConfig(image_encoder=frozen)
-    freeze_parts(model, freeze)
-    set_train_mode(model, freeze, batch_norm_frozen=False)
+    parts = {"image_encoder"} if frozen else set()
+    freeze_parts(model, parts)
+    set_train_mode(model, parts, batch_norm_frozen=False)
     step = TrainingStep(model, SegLoss(LossConfig()), PromptConfig())
     return model, step, build_optimizer(model, OptimConfig(lr=1e-3), fused=True)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from mobilesam_core.checkpoints.adapter import apply_adapter, is_adapter
 from mobilesam_core.checkpoints.download import OFFICIAL_WEIGHTS, fetch_weights
 from mobilesam_core.checkpoints.keys import to_official
 from mobilesam_core.checkpoints.weights import WeightFile, load_weights, read_weights
@@ -41,7 +42,7 @@ def load_model(config: ModelConfig, reporter: Reporter | None = None) -> Sam:
 
     Raises:
         ConfigError: the architecture cannot be built.
-        CheckpointError: the weights cannot be read or do not fit.
+        CheckpointError: the weights, or the adapter to merge into them, cannot be read or do not fit.
     """
     reporter = reporter or NullReporter()
     model = build_sam(config)
@@ -50,11 +51,13 @@ def load_model(config: ModelConfig, reporter: Reporter | None = None) -> Sam:
             f"{config.name} has random weights (checkpoint: null): its masks mean nothing before training."
         )
     else:
-        file = read_weights(resolve_checkpoint(config.checkpoint, config.name, reporter))
+        file = _read_whole(resolve_checkpoint(config.checkpoint, config.name, reporter))
         load_weights(model, file)
         trained_at = file.metadata.get("image_size", str(model.image_size))
         if trained_at != str(model.image_size):
             reporter.info(f"{file.path} was made at image_size {trained_at}; this run uses {model.image_size}.")
+    if config.adapter is not None:
+        apply_adapter(model, Path(config.adapter).expanduser())
     return model.eval()
 
 
@@ -78,7 +81,7 @@ def open_checkpoint(
     """
     reporter = reporter or NullReporter()
     path = resolve_checkpoint(str(checkpoint), model_name or "vit_t", reporter)
-    file = read_weights(path)
+    file = _read_whole(path)
     described = _config_of(file, model_name)
     try:
         changes = {
@@ -131,6 +134,17 @@ def default_checkpoint(model_name: str | None, reporter: Reporter) -> str:
         )
         return NANO
     return OFFICIAL
+
+
+def _read_whole(path: Path) -> WeightFile:
+    """The weights of a whole model, not of an adapter."""
+    file = read_weights(path)
+    if is_adapter(file):
+        raise CheckpointError(
+            f"{path} is an adapter, which needs the weights it was trained on.",
+            f"Name the merged weights that its run wrote beside it ({path.name.replace('.lora.', '.')}).",
+        )
+    return file
 
 
 def _config_of(file: WeightFile, model_name: str | None) -> ModelConfig:

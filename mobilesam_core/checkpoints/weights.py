@@ -101,9 +101,7 @@ def save_weights(model: Sam, path: Path, metadata: Mapping[str, str], dtype: tor
     Raises:
         OutputError: the file cannot be written, or ``dtype`` cannot hold the weights; what was there before stays.
     """
-    # Where the weights came from is the caller's to record, and may name private folders.
-    architecture = model.config.model_copy(update={"checkpoint": None})
-    facts = {**metadata, "model": architecture.model_dump_json(), "image_size": str(model.image_size)}
+    facts = {**metadata, **describe(model)}
     state = {
         key: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
         for key, value in to_official(model.state_dict()).items()
@@ -120,6 +118,13 @@ def save_weights(model: Sam, path: Path, metadata: Mapping[str, str], dtype: tor
         temporary.write_bytes(data)
     if path.suffix != SAFETENSORS:
         write_json(path.with_suffix(".json"), facts)
+
+
+def describe(model: Sam) -> dict[str, str]:
+    """What a file says of the architecture of its weights."""
+    # Where the weights came from is the caller's to record, and may name private folders.
+    architecture = model.config.model_copy(update={"checkpoint": None, "adapter": None})
+    return {"model": architecture.model_dump_json(), "image_size": str(model.image_size)}
 
 
 def torch_bytes(value: Any) -> bytes:

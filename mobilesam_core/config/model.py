@@ -42,6 +42,9 @@ class ModelConfig(Config):
     checkpoint: str | None = "official"
     """A ``.safetensors`` or ``.pt`` file, ``official`` (downloaded once and verified), ``nano`` (comes with the
     package, and is what ``vit_nano`` starts from by default), or null for random weights."""
+    adapter: str | None = None
+    """What a run with ``lora`` learnt (``best.lora.safetensors``), to be merged into the weights of ``checkpoint``:
+    those it started from."""
     image_size: Annotated[int, Field(ge=64, multiple_of=64)] | None = None
     """Side of the square input frame in pixels, a multiple of 64 (null: 1024; 512 for ``vit_nano``)."""
     encoder: EncoderOverrides = EncoderOverrides()
@@ -62,6 +65,12 @@ class ModelConfig(Config):
     def _nano_is_of_vit_nano(self) -> ModelConfig:
         if self.checkpoint == "nano" and self.name != "vit_nano":
             raise ValueError(f"checkpoint 'nano' holds weights of vit_nano, not of {self.name}")
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_has_weights(self) -> ModelConfig:
+        if self.adapter is not None and self.checkpoint is None:
+            raise ValueError("adapter belongs to weights, and checkpoint is null")
         return self
 
     @model_validator(mode="after")

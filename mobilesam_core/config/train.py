@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,7 @@ from pydantic import Field, model_validator
 from mobilesam_core.config.base import Config
 from mobilesam_core.config.data import DataConfig
 from mobilesam_core.config.distill import DistillConfig
+from mobilesam_core.config.lora import LoraConfig
 from mobilesam_core.config.loss import LossConfig
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.config.optim import OptimConfig
@@ -24,6 +26,17 @@ class FreezeConfig(Config):
     image_encoder: bool = False
     prompt_encoder: bool = False
     mask_decoder: bool = False
+
+
+class UnfreezeConfig(Config):
+    """Epochs, counted from 1 as everywhere in what is shown, at whose start frozen parts begin to learn (null: never).
+
+    Each of these parts is frozen in ``train.freeze`` too. The learning rate goes on as planned.
+    """
+
+    image_encoder: Annotated[int, Field(ge=2)] | None = None
+    prompt_encoder: Annotated[int, Field(ge=2)] | None = None
+    mask_decoder: Annotated[int, Field(ge=2)] | None = None
 
 
 class ValidationConfig(Config):
@@ -79,9 +92,13 @@ class RunConfig(Config):
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of the step (null: all cores)."""
     freeze: FreezeConfig = FreezeConfig()
+    unfreeze: UnfreezeConfig = UnfreezeConfig()
     batch_norm: Literal["frozen", "train"] | None = None
     """BatchNorm of the parts that learn: keep its statistics, or update them (null: ``frozen`` when starting
     from weights, ``train`` from random ones)."""
+    gradient_checkpointing: bool = False
+    """Keep no inner values of the image encoder's blocks for the gradients but compute them again: less memory for a
+    longer step, and the same weights."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Validate and save not the weights but their moving average, of which each step keeps this share; 0.999 forgets
     within some thousand steps (null: the weights themselves)."""
@@ -97,6 +114,24 @@ class RunConfig(Config):
     log_every: Annotated[int, Field(ge=1)] = 10
     """Optimizer steps between two lines of ``metrics.jsonl``."""
 
+    @model_validator(mode="after")
+    def _unfreezes_what_is_frozen(self) -> RunConfig:
+        for part, epoch in self.unfreezing.items():
+            if not getattr(self.freeze, part):
+                raise ValueError(f"unfreeze.{part} is {epoch}, but freeze.{part} is false: it learns from the start")
+            if epoch > self.epochs:
+                raise ValueError(f"unfreeze.{part} is epoch {epoch}, and the run ends with epoch {self.epochs}")
+        return self
+
+    @property
+    def unfreezing(self) -> dict[str, int]:
+        """The parts that begin to learn later, and the epochs (from 1) at which they do."""
+        return {part: epoch for part, epoch in self.unfreeze if epoch is not None}
+
+    def frozen_in(self, epoch: int) -> set[str]:
+        """The parts that do not learn in ``epoch``, counted from 1; in the last one, those that never do."""
+        return {part for part, frozen in self.freeze if frozen and epoch < self.unfreezing.get(part, math.inf)}
+
 
 class TrainConfig(Config):
     """All of ``mobilesam train``."""
@@ -108,6 +143,8 @@ class TrainConfig(Config):
     optim: OptimConfig = OptimConfig()
     train: RunConfig = RunConfig()
     distill: DistillConfig | None = None
+    lora: LoraConfig | None = None
+    """Learn adapters instead of the weights (null: the weights)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -125,6 +162,8 @@ class TrainConfig(Config):
         """Why embeddings cannot be kept, in a few words; None if they can."""
         if not self.train.freeze.image_encoder:
             return "the image encoder learns (train.freeze.image_encoder)"
+        if self.train.unfreeze.image_encoder is not None:
+            return "the image encoder learns later (train.unfreeze.image_encoder)"
         if self.distill is not None:
             return "teachers look at the images (distill)"
         if self.data.augment.changes and self.train.cache.views is None:
@@ -138,6 +177,23 @@ class TrainConfig(Config):
             raise ValueError(f"train.cache.use=always is not possible: {reason}")
         if cache.views is not None and not self.data.augment.changes:
             raise ValueError("train.cache.views needs augmentation (data.augment): without it all views are alike")
+        return self
+
+    @model_validator(mode="after")
+    def _adapts(self) -> TrainConfig:
+        lora = self.lora
+        if lora is None:
+            return self
+        if self.model.checkpoint is None:
+            raise ValueError("lora adapts weights that have learnt, and model.checkpoint is null")
+        if self.model.adapter is not None:
+            raise ValueError("lora cannot start from model.adapter: give the merged weights as model.checkpoint")
+        if self.distill is not None and self.distill.copy_decoder:
+            raise ValueError("lora adapts the weights of model.checkpoint, which distill.copy_decoder would replace")
+        if self.train.batch_norm == "train" and "image_encoder" not in lora.full:
+            raise ValueError("lora keeps the weights it adapts, so train.batch_norm cannot be 'train'")
+        if never := self.train.frozen_in(self.train.epochs) & set(lora.full):
+            raise ValueError(f"lora.full and train.freeze both name {min(never)}")
         return self
 
     @model_validator(mode="after")

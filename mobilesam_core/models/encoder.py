@@ -51,6 +51,10 @@ class ImageEncoder(nn.Module, ABC):
         """The embeddings, and the features ``(B, C, h, w)`` of ``out_indices``, in that order."""
 
     @abstractmethod
+    def recompute_blocks(self) -> None:
+        """From now on compute inner values of blocks again for the gradients, instead of keeping them."""
+
+    @abstractmethod
     def layer_index(self, parameter_name: str) -> int:
         """Depth of a parameter (named relative to the encoder), for layer-wise learning rates.
 

@@ -14,6 +14,7 @@ from timm.models.tiny_vit import Attention, TinyVit
 from torch import Tensor, nn
 
 from mobilesam_core.models.encoder import EncoderSpec, ImageEncoder, build_neck
+from mobilesam_core.models.recompute import RecomputedBlocks
 
 
 class WindowAttention(Attention):
@@ -78,6 +79,10 @@ class TinyViTEncoder(ImageEncoder):
             x = stage(x)
             features.append(x)
         return self.neck(x), [features[i] for i in self.out_indices]
+
+    def recompute_blocks(self) -> None:
+        for stage in self.stages:
+            stage.blocks = RecomputedBlocks(*stage.blocks)  # type: ignore[misc]
 
     def layer_index(self, parameter_name: str) -> int:
         part, *rest = parameter_name.split(".")

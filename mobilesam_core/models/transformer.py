@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mobilesam_core.models.lora_linear import matrix_of
+
 
 class Attention(nn.Module):
     """Multi-head attention whose inner width may be a fraction of the outer one."""
@@ -41,10 +43,10 @@ class Attention(nn.Module):
         """
         q = self.split(self.q_proj(queries))
         h, t = q.shape[1:3]
-        probes = (q * scale_of(q)) @ self.k_proj.weight.unflatten(0, (h, -1))
+        probes = (q * scale_of(q)) @ matrix_of(self.k_proj).unflatten(0, (h, -1))
         weights = attention_weights(probes.flatten(1, 2) @ placed.mT)
         seen = (weights @ image).unflatten(1, (h, t))
-        out = seen @ self.v_proj.weight.unflatten(0, (h, -1)).mT + self.v_proj.bias.view(h, 1, -1)
+        out = seen @ matrix_of(self.v_proj).unflatten(0, (h, -1)).mT + self.v_proj.bias.view(h, 1, -1)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def write(self, placed: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -58,7 +60,7 @@ class Attention(nn.Module):
         k = self.split(self.k_proj(keys))
         h, t = k.shape[1:3]
         k = k * scale_of(k)
-        probes = k @ self.q_proj.weight.unflatten(0, (h, -1))
+        probes = k @ matrix_of(self.q_proj).unflatten(0, (h, -1))
         constants = k @ self.q_proj.bias.view(h, -1, 1)
         scores = (probes.flatten(1, 2) @ placed.mT).unflatten(1, (h, t)) + constants
         return self.written(scores, values, mask)
@@ -69,7 +71,7 @@ class Attention(nn.Module):
             scores = scores.masked_fill(~mask.mT, float("-inf"))
         weights = attention_weights(scores).flatten(1, 2)  # with the image along the rows: vector instructions
         v = self.split(self.v_proj(values))
-        out = v @ self.out_proj.weight.unflatten(1, (v.shape[1], -1)).permute(1, 2, 0)
+        out = v @ matrix_of(self.out_proj).unflatten(1, (v.shape[1], -1)).permute(1, 2, 0)
         return weights.mT @ out.flatten(1, 2) + self.out_proj.bias
 
     def split(self, x: Tensor) -> Tensor:

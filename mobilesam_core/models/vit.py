@@ -14,6 +14,7 @@ from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import Tensor, nn
 
 from mobilesam_core.models.encoder import EncoderSpec, ImageEncoder, build_neck
+from mobilesam_core.models.recompute import recomputed
 from mobilesam_core.ops.frame import STRIDE
 
 TABLE_SIZE = 1024
@@ -50,16 +51,20 @@ class ViTEncoder(ImageEncoder):
         self.pos_embed: nn.Parameter = backbone.pos_embed
         self.blocks: nn.Sequential = backbone.blocks
         self.neck = build_neck(width, out_channels)
+        self._recompute = False
 
     def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = self.patch_embed(x)
         x = x + resample_abs_pos_embed_nhwc(self.pos_embed, list(x.shape[1:3]))
         features = {}
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = recomputed(block, x) if self._recompute else block(x)
             if i in self.out_indices:
                 features[i] = x.permute(0, 3, 1, 2)
         return self.neck(x.permute(0, 3, 1, 2)), [features[i] for i in self.out_indices]
+
+    def recompute_blocks(self) -> None:
+        self._recompute = True
 
     def layer_index(self, parameter_name: str) -> int:
         part, *rest = parameter_name.split(".")

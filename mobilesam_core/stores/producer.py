@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mobilesam_core.models.fingerprint import weights_sha256
+
 if TYPE_CHECKING:
     from mobilesam_core.models.sam import Sam
 
@@ -59,12 +61,8 @@ class Producer:
 
 
 def _encoder_sha256(model: Sam) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(model.image_encoder.state_dict().items()):
-        if value.is_floating_point() and not name.startswith(_UNUSED):  # counters of batches change no feature
-            digest.update(f"{name}{tuple(value.shape)}".encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    state = model.image_encoder.state_dict()
+    return weights_sha256({name: value for name, value in state.items() if not name.startswith(_UNUSED)})
 
 
 def _preprocessing_sha256(model: Sam) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mobilesam_core.checkpoints.adapter import save_adapter
 from mobilesam_core.checkpoints.resume import save_state
 from mobilesam_core.checkpoints.weights import save_weights
 from mobilesam_core.data.batch import Batch
@@ -20,9 +21,10 @@ from mobilesam_core.errors import Interrupted, TrainingError
 from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.progress import ProgressTask
 from mobilesam_core.training.memory import peak_memory_mb
-from mobilesam_core.training.optimizer import set_train_mode
+from mobilesam_core.training.optimizer import let_learn, set_train_mode
 from mobilesam_core.training.report import update_report
 from mobilesam_core.training.run import Run
+from mobilesam_core.training.run_folder import adapter_beside
 from mobilesam_core.training.validation import Validation, validate
 
 
@@ -75,7 +77,9 @@ def _stale(run: Run) -> bool:
 def train_epoch(run: Run, stop: StopRequest) -> None:
     """The optimizer steps of ``position.epoch`` that are still to do."""
     config, position = run.config, run.position
-    set_train_mode(run.model, config.train.freeze, config.train.batch_norm == "frozen")
+    frozen = config.train.frozen_in(position.epoch + 1)
+    let_learn(run.model, run.optimizer, frozen)
+    set_train_mode(run.model, frozen, config.train.batch_norm == "frozen")
     run.step.begin_epoch(position.epoch)
     run.loader.set_epoch(position.epoch, start_batch=position.batch)
     total = run.steps.in_epoch(position.epoch)
@@ -179,7 +183,7 @@ def save(run: Run) -> None:
 
 # Weights are passed on to others: where things lie on this machine is for config.yaml alone.
 _PRIVATE: Any = {
-    "model": {"checkpoint"},
+    "model": {"checkpoint", "adapter"},
     "data": {"root"},
     "train": {"output_dir"},
     "distill": {"teachers": {"__all__": {"checkpoint", "store"}}},
@@ -187,7 +191,7 @@ _PRIVATE: Any = {
 
 
 def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = None) -> None:
-    """Write the weights with what made them, but for the folders it was made in."""
+    """Write the weights with what made them, but for the folders it was made in; adapters merged, and alone beside."""
     provenance = {
         "training_config": run.config.model_dump_json(exclude=_PRIVATE),
         "step": str(run.position.step),
@@ -197,6 +201,8 @@ def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = Non
         provenance["teachers_sha256"] = json.dumps({teacher.name: teacher.sha256 for teacher in run.teachers})
     provenance |= {f"val_{name}": f"{value:.6g}" for name, value in (metrics or {}).items()}
     save_weights(run.result, path, provenance, getattr(torch, run.config.train.checkpoint_dtype))
+    if run.config.lora is not None:
+        save_adapter(run.learnt, run.config.lora, adapter_beside(path), provenance)
 
 
 def _stop(run: Run) -> None:

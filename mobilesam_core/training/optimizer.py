@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
 from mobilesam_core.config.optim import OptimConfig
-from mobilesam_core.config.train import FreezeConfig
 from mobilesam_core.models.sam import Sam
 
 # Tables and tokens are looked up or added, not multiplied: shrinking them only blurs positions.
 _UNDECAYED = ("attention_biases", "embed", "token", "rel_pos")
 
 
-def freeze_parts(model: Sam, freeze: FreezeConfig) -> list[nn.Module]:
-    """Stop the gradients of the frozen parts; returns those parts."""
-    frozen = [part for name, part in model.named_children() if getattr(freeze, name, False)]
-    for part in frozen:
-        part.requires_grad_(False)
-    return frozen
+def freeze_parts(model: Sam, frozen: Collection[str]) -> None:
+    """Stop the gradients of the parts ``frozen``, for good."""
+    for name, part in model.named_children():
+        if name in frozen:
+            part.requires_grad_(False)
 
 
-def set_train_mode(model: Sam, freeze: FreezeConfig, batch_norm_frozen: bool) -> None:
-    """Training mode for what learns; frozen parts, and BatchNorm if frozen, stay in evaluation mode.
+def let_learn(model: Sam, optimizer: torch.optim.Optimizer, frozen: Collection[str]) -> None:
+    """Gradients for all that ``optimizer`` holds, but for the parts ``frozen`` now.
+
+    It holds from the start what begins to learn later, so that its state is laid out alike all the time. AdamW passes
+    over what has no gradient, and counts the steps of each parameter by itself.
+    """
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in held:
+            parameter.requires_grad_(name.split(".")[0] not in frozen)
+
+
+def set_train_mode(model: Sam, frozen: Collection[str], batch_norm_frozen: bool) -> None:
+    """Training mode for what learns; the parts ``frozen``, and BatchNorm if frozen, stay in evaluation mode.
 
     A frozen part in training mode would still move its BatchNorm statistics.
     """
     model.train()
     for name, part in model.named_children():
-        if getattr(freeze, name, False):
+        if name in frozen:
             part.eval()
     if batch_norm_frozen:
         for module in model.modules():

@@ -16,6 +16,7 @@ from mobilesam_core.data.loader import TrainingLoader
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.distillation.teacher import Teacher
+from mobilesam_core.models.lora import merged
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import Reporter
@@ -82,7 +83,12 @@ class Run:
 
     @property
     def result(self) -> Sam:
-        """What is validated and saved: the average of the weights if there is one, else the weights."""
+        """What is validated and saved: :attr:`learnt`, any adapters merged into plain layers."""
+        return merged(self.learnt)
+
+    @property
+    def learnt(self) -> Sam:
+        """The average of the weights if there is one, else the weights; with adapters, if there are any."""
         if self.average is None:
             return self.model
         assert isinstance(self.average.module, Sam)

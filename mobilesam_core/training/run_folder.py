@@ -86,6 +86,11 @@ class RunFolder:
         write_text(self.failures, "".join(f"{line}\n" for line in lines))
 
 
+def adapter_beside(checkpoint: Path) -> Path:
+    """Where the adapters that ``checkpoint`` has merged lie alone: ``best.lora.safetensors``."""
+    return checkpoint.with_suffix(f".lora{checkpoint.suffix}")
+
+
 def claim_run_folder(config: TrainConfig, resume: bool) -> RunFolder:
     """The folder this run writes to; created.
 

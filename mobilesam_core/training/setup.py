@@ -22,6 +22,7 @@ from mobilesam_core.distillation.stored import TeacherFeatures, TeacherStore
 from mobilesam_core.distillation.teacher import Teacher, copy_decoder, open_teacher
 from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.losses.total import SegLoss
+from mobilesam_core.models.lora import add_adapters
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.prediction.device import resolve_device
 from mobilesam_core.progress import Reporter
@@ -64,17 +65,22 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def build_model(config: TrainConfig, teachers: Sequence[Teacher], device: torch.device, reporter: Reporter) -> Sam:
-    """The model with its start weights on ``device``, frozen as the config says; new weights depend on ``train.seed``
-    alone.
+    """The model on ``device`` with its start weights, what never learns frozen, and adapters if the config asks for
+    them; new weights depend on ``train.seed`` alone.
 
     Raises:
+        ConfigError: ``lora.targets`` names nothing that can be adapted.
         UsageError: the decoder of the first teacher is to be copied, and has other dimensions.
     """
     torch.manual_seed(config.train.seed)
     model = load_model(config.model, reporter)
     if config.distill is not None and config.distill.copy_decoder:
         copy_decoder(teachers[0], model)
-    freeze_parts(model, config.train.freeze)
+    freeze_parts(model, config.train.frozen_in(config.train.epochs))
+    if config.train.gradient_checkpointing:
+        model.image_encoder.recompute_blocks()
+    if config.lora is not None:
+        add_adapters(model, config.lora)
     if device.type in ("cpu", "cuda"):
         # The layout that processors with matrix units compute convolutions in.
         model.to(memory_format=torch.channels_last)
@@ -195,6 +201,15 @@ def _require_same_inputs(before: Position, now: Position) -> None:
         )
 
 
+def _require_time_to_unfreeze(run: RunConfig, steps: Steps) -> None:
+    for part, epoch in run.unfreezing.items():
+        if epoch > steps.epochs:
+            raise UsageError(
+                f"train.unfreeze.{part} is epoch {epoch}, but train.max_steps ends the run in epoch {steps.epochs}.",
+                "Unfreeze it earlier, or train longer.",
+            )
+
+
 def build_run(
     config: TrainConfig,
     folder: RunFolder,
@@ -207,6 +222,7 @@ def build_run(
 ) -> Run:
     """Put the parts together, at the start or where ``state`` stands."""
     steps = Steps.plan(len(sets.train), config)
+    _require_time_to_unfreeze(config.train, steps)
     model, optim = step.model, config.optim
     parts: dict[str, Any] = {"model": model}
     beside: list[torch.nn.Parameter] = []

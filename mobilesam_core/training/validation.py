@@ -55,9 +55,10 @@ def validate(run: Run, source: SampleSource, epoch: int, check_stop: Callable[[]
     """
     options = run.config.train.validation
     watcher = _Watcher(run, check_stop)
+    model = run.result  # not in mixed precision: adapters are merged here
     with run.fabric.autocast():
         evaluation = evaluate(
-            run.result,
+            model,
             source,
             EvalOptions(
                 prompts=("box", "point"),
@@ -141,7 +142,7 @@ class _Watcher:
 
     def see(self, seen: Observation) -> None:
         self.check_stop()
-        size = self.run.config.loss.loss_size or self.run.result.image_size // 4
+        size = self.run.config.loss.loss_size or self.run.model.image_size // 4
         framed = resize_masks(seen.targets, seen.frame.scaled)
         logits: Tensor = seen.low_res_logits
         targets, predicted = (

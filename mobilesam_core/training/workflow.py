@@ -38,6 +38,7 @@ _MAY_CHANGE = (
     "train.threads",
     "train.log_every",
     "train.checkpoint_every",
+    "train.gradient_checkpointing",
     "train.validation.before",
 )
 
@@ -145,6 +146,8 @@ def _announce(run: Run) -> None:
         f"{len(run.sets.train)} images, {run.steps.epochs} epochs, {run.steps.total} steps. "
         f"Writing to {run.folder.path}"
     )
+    for part, epoch in config.train.unfreezing.items():
+        run.reporter.info(f"The {part.replace('_', ' ')} learns from epoch {epoch} on.")
     if not run.log.tensorboard:
         run.reporter.info(
             "TensorBoard is not installed, metrics go to metrics.jsonl alone (pip install 'mobilesam[tracking]')."

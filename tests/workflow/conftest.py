@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from mobilesam_core.checkpoints.weights import save_weights
 from mobilesam_core.config.loading import apply_overrides, validate
+from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.config.train import TrainConfig
+from mobilesam_core.models.registry import build_sam
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -24,6 +28,15 @@ SMALL: dict[str, Any] = {
     "optim": {"lr": 1e-3, "batch_size": 2, "warmup_steps": 2},
     "train": {"epochs": 2, "threads": 1, "validation": {"overlays": 1}},
 }
+
+
+@pytest.fixture(scope="module")
+def start_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the architecture that the runs here train."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("start") / "start.safetensors"
+    save_weights(build_sam(ModelConfig(name="vit_nano", checkpoint=None, image_size=64)), path, {})
+    return path
 
 
 @pytest.fixture

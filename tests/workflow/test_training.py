@@ -17,11 +17,8 @@ from safetensors.torch import load_file
 
 from mobilesam_core.checkpoints.keys import to_official
 from mobilesam_core.checkpoints.loading import open_checkpoint
-from mobilesam_core.checkpoints.weights import save_weights
-from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.errors import CheckpointError, DataError, Interrupted, TrainingError, UsageError
-from mobilesam_core.models.registry import build_sam
 from mobilesam_core.progress import NullReporter
 from mobilesam_core.training import loop
 from mobilesam_core.training.workflow import train
@@ -166,7 +163,7 @@ def test_resume_refuses_another_config_but_not_another_pace(make_config: MakeCon
     train(make_config())
     with pytest.raises(UsageError, match=r"optim\.lr: 0\.001 → 0\.5"):
         train(make_config("optim.lr=0.5"), resume=True)
-    train(make_config("data.workers=1", "train.log_every=2"), resume=True)
+    train(make_config("data.workers=1", "train.log_every=2", "train.gradient_checkpointing=true"), resume=True)
 
 
 def test_resume_without_a_run_and_from_a_foreign_file(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -335,15 +332,6 @@ def test_a_run_that_died_before_its_first_save_resumes_from_the_start(
     parts, whole = train(make_config("train.run=parts"), resume=True), train(make_config("train.run=whole"))
     assert load_file(parts.last).keys() == load_file(whole.last).keys()
     assert all(torch.equal(tensor, load_file(whole.last)[name]) for name, tensor in load_file(parts.last).items())
-
-
-@pytest.fixture(scope="module")
-def start_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of the architecture that the runs here train."""
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("start") / "start.safetensors"
-    save_weights(build_sam(ModelConfig(name="vit_nano", checkpoint=None, image_size=64)), path, {})
-    return path
 
 
 def test_start_weights_are_measured_before_training(make_config: MakeConfig, start_weights: Path) -> None:

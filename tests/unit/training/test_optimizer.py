@@ -5,7 +5,6 @@ from torch import nn
 
 from mobilesam_core.config.model import ModelConfig, ModelName
 from mobilesam_core.config.optim import LrFactors, OptimConfig
-from mobilesam_core.config.train import FreezeConfig
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.training.optimizer import freeze_parts, parameter_groups, set_train_mode
@@ -67,17 +66,17 @@ def test_parts_learn_at_rates_of_their_own() -> None:
 
 
 def test_what_is_frozen_has_no_group_and_stays_in_evaluation_mode() -> None:
-    sam, freeze = model(), FreezeConfig(image_encoder=True)
-    freeze_parts(sam, freeze)
+    sam, frozen = model(), {"image_encoder"}
+    freeze_parts(sam, frozen)
     assert not [name for name in settings(sam, OptimConfig()) if name.startswith("image_encoder")]
-    set_train_mode(sam, freeze, batch_norm_frozen=False)
+    set_train_mode(sam, frozen, batch_norm_frozen=False)
     assert not any(module.training for module in sam.image_encoder.modules())
     assert all(module.training for module in sam.mask_decoder.modules())
 
 
 def test_frozen_batch_norm_stays_in_evaluation_mode_while_the_rest_trains() -> None:
     sam = model()
-    set_train_mode(sam, FreezeConfig(), batch_norm_frozen=True)
+    set_train_mode(sam, set(), batch_norm_frozen=True)
     for module in sam.modules():
         assert module.training != isinstance(module, nn.BatchNorm2d)
 
