@@ -263,10 +263,8 @@ def test_a_mix_stores_each_image_once(make_distilling: MakeDistilling) -> None:
     assert [each.result.images for each in extracted] == [6]
     assert train(config).steps == 9  # 18 images, two a step
     drawn = '[{"set": {"format": "shapes"}}]'
-    with pytest.raises(UsageError, match="Drawn shapes are no files"):
-        extract_for_training(
-            make_distilling(f'data.train={{"format": "mix", "sets": {drawn}}}'), device=CPU, reporter=NullReporter()
-        )
+    with pytest.raises(ConfigError, match="drawn shapes are no files"):
+        make_distilling(f'data.train={{"format": "mix", "sets": {drawn}}}')
 
 
 def test_features_turn_with_the_image(make_distilling: MakeDistilling) -> None:

@@ -190,7 +190,10 @@ def test_a_taken_name_is_refused_or_numbered(make_config: MakeConfig) -> None:
 def weights_before_and_after(config: TrainConfig) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     from mobilesam_core.training.setup import build_model, resolve
 
-    before = {k: v.clone() for k, v in build_model(resolve(config), [], torch.device("cpu"), NullReporter()).state_dict().items()}
+    before = {
+        k: v.clone()
+        for k, v in build_model(resolve(config), [], torch.device("cpu"), NullReporter()).state_dict().items()
+    }
     result = train(config)
     return before, dict(open_checkpoint(str(result.last)).model.state_dict())
 
