@@ -19,6 +19,13 @@ Anything else that escapes is a bug of ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
+DataFault = Literal["set", "unpaired", "unusable", "annotation", "size", "empty", "too_small"]
+"""What is wrong with data: the set as a whole; what belongs together and is not there; a file; an entry of an
+annotation file; the size of a mask; a mask of nothing; objects too small for the model's input."""
+
 
 class MobileSamError(Exception):
     """Base of all errors a user can cause.
@@ -52,7 +59,17 @@ class PromptError(UsageError):
 
 
 class DataError(MobileSamError):
-    """An image, mask or annotation cannot be used."""
+    """An image, mask or annotation cannot be used.
+
+    fault: of what kind. parts: the single faults, where one message sums up several.
+    """
+
+    def __init__(
+        self, message: str, remedy: str = "", fault: DataFault = "unusable", parts: Sequence[DataError] = ()
+    ) -> None:
+        super().__init__(message, remedy)
+        self.fault = fault
+        self.parts = tuple(parts)
 
 
 class CheckpointError(MobileSamError):

@@ -158,6 +158,12 @@ class TrainConfig(Config):
         return self
 
     @property
+    def views(self) -> int | None:
+        """How many views of an image there are; None: a new one in every epoch."""
+        # Images that are always seen alike need no more than one, with a cache or without.
+        return self.train.cache.views if self.data.augment.changes else 1
+
+    @property
     def why_no_cache(self) -> str | None:
         """Why embeddings cannot be kept, in a few words; None if they can."""
         if not self.train.freeze.image_encoder:
@@ -166,7 +172,7 @@ class TrainConfig(Config):
             return "the image encoder learns later (train.unfreeze.image_encoder)"
         if self.distill is not None:
             return "teachers look at the images (distill)"
-        if self.data.augment.changes and self.train.cache.views is None:
+        if self.views is None:
             return "augmentation makes new images in every epoch (train.cache.views would keep so many of each)"
         return None
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from mobilesam_core.errors import DataError
+from mobilesam_core.errors import DataError, DataFault
 from mobilesam_core.ops.masks import RleMasks
 from mobilesam_core.ops.rle import compress_rle, polygons_to_rle, rle_areas
 
@@ -15,10 +15,21 @@ Entry = TypeVar("Entry")
 Rle = dict[str, Any]
 
 
-def read_json_object(path: Path, name: str, expected: str) -> Mapping[str, Any]:
+class Read(NamedTuple):
+    """One object as it was read.
+
+    rle: None where it covers no pixel. remark: what is odd about it, which finishes "annotation 7 ..."; "" is nothing.
+    """
+
+    rle: Rle | None
+    label: int
+    remark: str = ""
+
+
+def read_json_object(path: Path, name: str, expected: str, fault: DataFault = "unusable") -> Mapping[str, Any]:
     """The object that a JSON file holds.
 
-    name: of the format. expected: a sentence that says what it must be.
+    name: of the format. expected: a sentence that says what it must be. fault: what it is if it cannot be had.
 
     Raises:
         DataError: the file is missing, cannot be read, or is something else.
@@ -29,13 +40,14 @@ def read_json_object(path: Path, name: str, expected: str) -> Mapping[str, Any]:
         raise DataError(
             f"The annotation file {path} does not exist.",
             "Check `annotations` of the data set and `data.root`.",
+            fault,
         ) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.", fault) from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}.", expected) from error
+        raise DataError(f"{path} is not JSON: {error}.", expected, fault) from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} is not {name}: its top level is no object.", expected)
+        raise DataError(f"{path} is not {name}: its top level is no object.", expected, fault)
     return content
 
 
@@ -60,31 +72,45 @@ def read_segmentation(segmentation: Any, shape: tuple[int, int]) -> Rle | None:
     return rle
 
 
+def flat_box(annotation: Mapping[str, Any]) -> str:
+    """A remark if the ``bbox`` of an annotation, which nothing here reads, has no area."""
+    box = annotation.get("bbox")
+    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(side, int | float) for side in box)):
+        return ""
+    return f"has a bbox without area, {box}" if min(box[2:]) <= 0 else ""
+
+
 def read_objects(
     entries: Iterable[tuple[str, Entry]],
-    read: Callable[[Entry], tuple[Rle | None, int]],
+    read: Callable[[Entry], Read],
     shape: tuple[int, int],
     where: str,
-) -> RleMasks:
-    """The objects of one image of ``shape``; those that cover no pixel (None) are left out.
+) -> tuple[RleMasks, tuple[str, ...]]:
+    """The objects of one image of ``shape``, and what is odd about some; those that cover no pixel are left out.
 
-    entries: each with what messages call it. read: the RLE and the label of one. where: names file and image.
+    entries: each with what messages call it. where: names file and image.
 
     Raises:
         DataError: some cannot be read (``read`` raised a ValueError; all are listed), or no object is left.
     """
-    rles, labels, problems = [], [], []
+    rles, labels, problems, remarks = [], [], [], []
     for name, entry in entries:
         try:
-            rle, label = read(entry)
+            rle, label, remark = read(entry)
         except ValueError as error:
             problems.append(f"{name} {error}")
             continue
-        if rle is not None:
+        if rle is None:
+            remark = "covers no pixel and is left out"
+        else:
             rles.append(rle)
             labels.append(label)
+        if remark:
+            remarks.append(f"{name} {remark}")
     if problems:
-        raise DataError(f"{where}: {'; '.join(problems)}.", "Correct or remove what is listed.")
+        # With what is odd besides, since nobody would hear of that otherwise.
+        text = "; ".join([*problems, *remarks])
+        raise DataError(f"{where}: {text}.", "Correct or remove what is listed.", "annotation")
     if not rles:
-        raise DataError(f"{where}: no object covers a single pixel.", "Remove the image or its annotations.")
-    return RleMasks(rles, shape, labels)
+        raise DataError(f"{where}: no object covers a single pixel.", "Remove the image or its annotations.", "empty")
+    return RleMasks(rles, shape, labels), tuple(f"{where}: {remark}." for remark in remarks)

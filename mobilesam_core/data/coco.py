@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mobilesam_core.config.data import CocoConfig
-from mobilesam_core.data.annotations import Rle, read_json_object, read_objects, read_segmentation
+from mobilesam_core.data.annotations import Read, flat_box, read_json_object, read_objects, read_segmentation
+from mobilesam_core.data.faults import Faults, OnFault
 from mobilesam_core.data.folder import require_folder
 from mobilesam_core.data.reading import read_oriented, upright
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.errors import DataError
-from mobilesam_core.ops.rle import decode_rle, encode_rle
+from mobilesam_core.ops.masks import RleMasks
+from mobilesam_core.ops.rle import encode_rle
 
 Kinds = type | tuple[type, ...]
 
@@ -24,45 +26,51 @@ _ANNOTATION_KEYS: Mapping[str, Kinds] = {"id": (int, str), "image_id": (int, str
 class CocoSource:
     """The images of a COCO file that have objects, in the file's order; labels are its category ids.
 
-    Images without annotations are normal in COCO and are left out; ``unannotated`` counts them. What is
-    wrong with the file as a whole raises here; with one image or annotation, when that is read.
-    ``categories``: their names, by id.
+    Images without annotations are normal in COCO and are left out; ``unannotated`` counts them. ``categories`` names
+    the ids. What is wrong with the file as a whole raises here; with one image or annotation, when that is read.
+
+    Args:
+        on_fault: told of each entry of the file that cannot be used; the others make the set. None: these are an
+            error.
 
     Raises:
         DataError: a folder or the JSON is missing or unusable, an entry lacks what COCO demands, an
             annotation refers to no image, or none of the image files is there.
     """
 
-    def __init__(self, config: CocoConfig, root: Path, channels: int = 3) -> None:
+    def __init__(self, config: CocoConfig, root: Path, channels: int = 3, on_fault: OnFault | None = None) -> None:
         self._folder = require_folder(root / config.images, "images")
         self._file = root / config.annotations
         self._channels = channels
         content = _read_coco(self._file)
         self.categories = _category_names(content.get("categories"))
-        images = _index_images(content["images"], self._file)
+        faults = Faults()
+        images = _index_images(content["images"], self._file, faults)
+        listed = {each["id"] for each in content["images"] if isinstance(each, dict) and _is_id(each.get("id"))}
         annotations: dict[Any, list[Mapping[str, Any]]] = {image_id: [] for image_id in images}
-        strays = []
         for place, annotation in enumerate(content["annotations"]):
-            _require_entry(annotation, _ANNOTATION_KEYS, f"annotations[{place}]", self._file)
-            if annotation["image_id"] not in annotations:
-                strays.append(annotation)
-            elif config.crowd == "keep" or not annotation.get("iscrowd"):
-                annotations[annotation["image_id"]].append(annotation)
-        if strays:
-            first = strays[0]
-            raise DataError(
-                f"{self._file}: {len(strays)} of its annotations refer to an image that is not listed, "
-                f"first annotation {first['id']} to image {first['image_id']!r}.",
-                "Add the images to its `images` list or remove the annotations.",
-            )
+            with faults.catch():
+                _require_entry(annotation, _ANNOTATION_KEYS, f"annotations[{place}]", self._file)
+                image = annotation["image_id"]
+                if image not in listed:
+                    raise DataError(
+                        f"{self._file}: annotation {annotation['id']} refers to image {image!r}, which is not listed.",
+                        "Add the image to its `images` list or remove the annotation.",
+                        "unpaired",
+                    )
+                # Of an image whose own entry is at fault nothing more need be said.
+                if image in annotations and (config.crowd == "keep" or not annotation.get("iscrowd")):
+                    annotations[image].append(annotation)
+        faults.settle(on_fault)
         self._records = [(images[key], found) for key, found in annotations.items() if found]
         self.unannotated = len(images) - len(self._records)
         if not self._records:
-            raise DataError(f"{self._file} annotates no object.", "Check `annotations` of the data set.")
+            raise DataError(f"{self._file} annotates no object.", "Check `annotations` of the data set.", "set")
         if not any((self._folder / image["file_name"]).exists() for image, _ in self._records):
             raise DataError(
                 f"None of the {len(self._records)} images that {self._file} names is in {self._folder}.",
                 "Check `images` of the data set and `data.root`.",
+                "set",
             )
 
     def __len__(self) -> int:
@@ -74,34 +82,41 @@ class CocoSource:
     def __getitem__(self, index: int) -> Sample:
         record, annotations = self._records[index]
         path = self._folder / record["file_name"]
-        image, orientation = read_oriented(path, self._channels)
-        shape = (image.shape[0], image.shape[1])
         stated = (record["height"], record["width"])
-        # Some tools annotate the pixels as stored, before the rotation that EXIF asks for.
-        turned = stated != shape and orientation in (5, 6, 7, 8) and stated == shape[::-1]
-        if stated != shape and not turned:
-            raise DataError(
-                f"{path} is {shape[1]} x {shape[0]} pixels, {self._file} says {stated[1]} x {stated[0]}.",
-                "The annotations belong to another version of the image.",
-            )
-
-        def read(annotation: Mapping[str, Any]) -> tuple[Rle | None, int]:
-            rle = read_segmentation(annotation.get("segmentation"), stated)
-            if rle is not None and turned:
-                rle = encode_rle(upright(decode_rle(rle), orientation))
-            return rle, annotation["category_id"]
-
+        where = f"{self._file}, image {record['file_name']}"
+        faults = Faults()
+        with faults.catch():
+            image, orientation = read_oriented(path, self._channels)
+            shape = (image.shape[0], image.shape[1])
+            # Some tools annotate the pixels as stored, before the rotation that EXIF asks for.
+            turned = stated != shape and orientation in (5, 6, 7, 8) and stated == shape[::-1]
+            if stated != shape and not turned:
+                raise DataError(
+                    f"{path} is {shape[1]} x {shape[0]} pixels, {self._file} says {stated[1]} x {stated[0]}.",
+                    "The annotations belong to another version of the image.",
+                    "size",
+                )
         entries = [(f"annotation {annotation['id']}", annotation) for annotation in annotations]
-        masks = read_objects(entries, read, shape, f"{self._file}, image {record['file_name']}")
-        return Sample(record["file_name"], image, masks, str(path))
+        with faults.catch():
+            masks, remarks = read_objects(entries, lambda each: _read(each, stated), stated, where)
+        faults.settle()  # from here on both are there
+        if turned:
+            rles = [encode_rle(upright(masks.dense([number])[0], orientation)) for number in range(len(masks))]
+            masks = RleMasks(rles, shape, masks.labels)
+        return Sample(record["file_name"], image, masks, str(path), remarks)
+
+
+def _read(annotation: Mapping[str, Any], shape: tuple[int, int]) -> Read:
+    rle = read_segmentation(annotation.get("segmentation"), shape)
+    return Read(rle, annotation["category_id"], flat_box(annotation))
 
 
 def _read_coco(path: Path) -> Mapping[str, Any]:
-    content = read_json_object(path, "COCO", _NOT_COCO)
+    content = read_json_object(path, "COCO", _NOT_COCO, "set")
     for key in ("images", "annotations"):
         if not isinstance(content.get(key), list):
             state = "is not a list" if key in content else "is missing"
-            raise DataError(f"{path} is not COCO: `{key}` {state}.", _NOT_COCO)
+            raise DataError(f"{path} is not COCO: `{key}` {state}.", _NOT_COCO, "set")
     return content
 
 
@@ -112,21 +127,28 @@ def _category_names(categories: Any) -> dict[int, str]:
     return {number: name for number, name in found if isinstance(number, int) and isinstance(name, str)}
 
 
-def _index_images(images: list[Any], path: Path) -> dict[Any, Mapping[str, Any]]:
+def _index_images(images: list[Any], path: Path, faults: Faults) -> dict[Any, Mapping[str, Any]]:
     index: dict[Any, Mapping[str, Any]] = {}
     for place, image in enumerate(images):
-        _require_entry(image, _IMAGE_KEYS, f"images[{place}]", path)
-        if image["id"] in index:
-            raise DataError(f"{path}: image id {image['id']!r} occurs twice.", "Give each image its own id.")
-        index[image["id"]] = image
+        with faults.catch():
+            _require_entry(image, _IMAGE_KEYS, f"images[{place}]", path)
+            if image["id"] in index:
+                raise DataError(
+                    f"{path}: image id {image['id']!r} occurs twice.", "Give each image its own id.", "annotation"
+                )
+            index[image["id"]] = image
     return index
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, str))
 
 
 def _require_entry(entry: Any, keys: Mapping[str, Kinds], place: str, path: Path) -> None:
     if not isinstance(entry, dict):
-        raise DataError(f"{path} is not COCO: {place} is no object.", _NOT_COCO)
+        raise DataError(f"{path} is not COCO: {place} is no object.", _NOT_COCO, "annotation")
     for key, kind in keys.items():
         if key not in entry:
-            raise DataError(f"{path} is not COCO: {place} has no `{key}`.", _NOT_COCO)
+            raise DataError(f"{path} is not COCO: {place} has no `{key}`.", _NOT_COCO, "annotation")
         if not isinstance(entry[key], kind):
-            raise DataError(f"{path} is not COCO: `{key}` of {place} is {entry[key]!r}.", _NOT_COCO)
+            raise DataError(f"{path} is not COCO: `{key}` of {place} is {entry[key]!r}.", _NOT_COCO, "annotation")

@@ -11,14 +11,12 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from mobilesam_core.config.data import FileSetConfig, FolderConfig, SetConfig
-from mobilesam_core.data.build import build_source
-from mobilesam_core.data.coco import CocoSource
-from mobilesam_core.data.labelme import LabelmeSource
+from mobilesam_core.config.data import FileSetConfig, SetConfig
+from mobilesam_core.data.build import build_source, class_names, count_unannotated
 from mobilesam_core.data.reading import IMAGE_SUFFIXES
-from mobilesam_core.data.sample import Sample, SampleSource
+from mobilesam_core.data.sample import Sample
 from mobilesam_core.data.targets import IMAGES, TARGETS, TargetName
-from mobilesam_core.data.yolo import CLASS_NAMES, YoloSource
+from mobilesam_core.data.yolo import CLASS_NAMES
 from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.files import atomic_folder, output_error
 from mobilesam_core.progress import NullReporter, Reporter
@@ -89,9 +87,9 @@ def convert(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} exists and is not an empty folder.", "Choose another folder with --out.")
     source = build_source(config, root)
-    if unannotated := int(getattr(source, "unannotated", 0)):
+    if unannotated := count_unannotated(source) or 0:
         reporter.info(f"{unannotated} images without objects are left out.")
-    categories = _categories(source, config)
+    categories = class_names(config, source)
     names = {Path(CLASS_NAMES).stem}  # of YOLO's labels
     seen: set[int] = set()
     problems = []
@@ -136,13 +134,6 @@ def convert(
         writer.lost_objects,
         writer.lost_pixels,
     )
-
-
-def _categories(source: SampleSource, config: SetConfig) -> dict[int, str] | None:
-    """Names of the classes that labels are; None if labels are mere numbers of objects."""
-    if isinstance(source, CocoSource | YoloSource | LabelmeSource):
-        return source.categories
-    return {} if isinstance(config, FolderConfig) and config.mask_mode == "classes" else None
 
 
 def _free_name(key: str, taken: Collection[str]) -> str:

@@ -25,7 +25,7 @@ class ImagesSource:
         self._paths = sorted(path for folder in folders_below(self._folder) for path in list_images(folder))
         if not self._paths:
             raise DataError(
-                f"The folder {self._folder} holds no image.", "Check `images` of the data set and `data.root`."
+                f"The folder {self._folder} holds no image.", "Check `images` of the data set and `data.root`.", "set"
             )
 
     def __len__(self) -> int:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mobilesam_core.config.data import LabelmeConfig
-from mobilesam_core.data.annotations import Rle, read_json_object, read_objects
+from mobilesam_core.data.annotations import Read, read_json_object, read_objects
+from mobilesam_core.data.faults import Faults, OnFault
 from mobilesam_core.data.folder import require_folder
-from mobilesam_core.data.reading import read_oriented
+from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.errors import DataError
 from mobilesam_core.ops.rle import decode_rle, encode_rle, polygons_to_rle
@@ -28,32 +29,42 @@ class LabelmeSource:
     Shapes of one ``label`` and ``group_id`` (that is not null) are one object. A JSON without shapes is left out;
     ``unannotated`` counts them. ``categories``: the texts by label. ``imageData`` is not looked at.
 
+    Args:
+        on_fault: told of each JSON that is not labelme's; the others make the set. None: these are an error.
+
     Raises:
         DataError: a folder is missing or without JSON files, one of them is not labelme's, or none has a shape.
     """
 
-    def __init__(self, config: LabelmeConfig, root: Path, channels: int = 3) -> None:
+    def __init__(self, config: LabelmeConfig, root: Path, channels: int = 3, on_fault: OnFault | None = None) -> None:
         folder = require_folder(root / config.annotations, "annotations")
         images = None if config.images is None else require_folder(root / config.images, "images")
         self._channels = channels
         files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
         if not files:
             raise DataError(
-                f"The folder {folder} holds no JSON file.", "Check `annotations` of the data set and `data.root`."
+                f"The folder {folder} holds no JSON file.",
+                "Check `annotations` of the data set and `data.root`.",
+                "set",
             )
         self._records: list[tuple[Path, Path]] = []
+        self.unannotated = 0
         texts: set[str] = set()
+        faults = Faults()
         for file in files:
-            content = _read_labelme(file)
-            # Windows' paths may have either kind of slash, and others read as such too.
-            stored = PureWindowsPath(content["imagePath"])
-            image = images / stored.name if images is not None else file.parent / stored.as_posix()
-            if content["shapes"]:
-                self._records.append((image, file))
-                texts |= {shape["label"] for shape in content["shapes"]}
+            with faults.catch():
+                content = _read_labelme(file)
+                # Windows' paths may have either kind of slash, and others read as such too.
+                stored = PureWindowsPath(content["imagePath"])
+                image = images / stored.name if images is not None else file.parent / stored.as_posix()
+                if content["shapes"]:
+                    self._records.append((image, file))
+                    texts |= {shape["label"] for shape in content["shapes"]}
+                else:
+                    self.unannotated += 1
+        faults.settle(on_fault)
         if not self._records:
-            raise DataError(f"The JSON files of {folder} hold no shape.", "Check `annotations` of the data set.")
-        self.unannotated = len(files) - len(self._records)
+            raise DataError(f"The JSON files of {folder} hold no shape.", "Check `annotations` of the data set.", "set")
         self.categories = dict(enumerate(sorted(texts), 1))
 
     def __len__(self) -> int:
@@ -64,14 +75,19 @@ class LabelmeSource:
 
     def __getitem__(self, index: int) -> Sample:
         path, file = self._records[index]
-        content = _read_labelme(file)
-        image, _ = read_oriented(path, self._channels)
+        faults = Faults()
+        with faults.catch():
+            content = _read_labelme(file)
+        with faults.catch():
+            image = read_image(path, self._channels)
+        faults.settle()  # from here on both are there
         shape = (image.shape[0], image.shape[1])
         stated = (content.get("imageHeight") or shape[0], content.get("imageWidth") or shape[1])
         if stated != shape:
             raise DataError(
                 f"{path} is {shape[1]} x {shape[0]} pixels, {file} says {stated[1]} x {stated[0]}.",
                 "The shapes belong to another version of the image.",
+                "size",
             )
         numbers = {text: number for number, text in self.categories.items()}
         objects: dict[Any, Shapes] = {}
@@ -79,17 +95,18 @@ class LabelmeSource:
             group = each.get("group_id")
             objects.setdefault(place if group is None else (each["label"], str(group)), []).append((place, each))
 
-        def read(shapes: Shapes) -> tuple[Rle | None, int]:
+        def read(shapes: Shapes) -> Read:
             mask = np.zeros(shape, bool)
             for place, each in shapes:
                 try:
                     mask |= _draw(each, shape)
                 except ValueError as error:
                     raise ValueError(str(error) if len(shapes) == 1 else f"(shapes[{place}]) {error}") from None
-            return (encode_rle(mask) if mask.any() else None), numbers[shapes[0][1]["label"]]
+            return Read(encode_rle(mask) if mask.any() else None, numbers[shapes[0][1]["label"]])
 
         entries = [(f"shapes[{found[0][0]}] ('{found[0][1]['label']}')", found) for found in objects.values()]
-        return Sample(path.name, image, read_objects(entries, read, shape, str(file)), str(path))
+        masks, remarks = read_objects(entries, read, shape, str(file))
+        return Sample(path.name, image, masks, str(path), remarks)
 
 
 def _draw(shape: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
@@ -130,7 +147,11 @@ def _read_labelme(file: Path) -> Mapping[str, Any]:
         raise DataError(f"{file} is not labelme: `shapes` {state}.", _NOT_LABELME)
     if not isinstance(content.get("imagePath"), str) or not content["imagePath"]:
         raise DataError(f"{file} is not labelme: `imagePath` names no image.", _NOT_LABELME)
-    for place, shape in enumerate(content["shapes"]):
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
-            raise DataError(f"{file} is not labelme: shapes[{place}] has no `label`.", _NOT_LABELME)
+    unlabelled = [
+        f"shapes[{place}] has no `label`"
+        for place, shape in enumerate(content["shapes"])
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str)
+    ]
+    if unlabelled:
+        raise DataError(f"{file} is not labelme: {'; '.join(unlabelled)}.", _NOT_LABELME, "annotation")
     return content

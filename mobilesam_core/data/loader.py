@@ -113,6 +113,13 @@ def build_loader(
     return TrainingLoader(dataset, batch_size, workers, seed, epoch, start_batch, pin_memory)
 
 
+def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
+    """The order in which an epoch takes the ``length`` images of a set."""
+    stream = np.random.SeedSequence(seed, spawn_key=(ORDER_STREAM, epoch))
+    order: list[int] = np.random.default_rng(stream).permutation(length).tolist()
+    return order
+
+
 class _EpochOrder(Sampler[list[tuple[int, int]]]):
     """Batches of ``(epoch, index)``: the epoch travels along, so lasting workers need not be told."""
 
@@ -131,8 +138,7 @@ class _EpochOrder(Sampler[list[tuple[int, int]]]):
         return max(0, self.batches_per_epoch - self.start_batch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        stream = np.random.SeedSequence(self._seed, spawn_key=(ORDER_STREAM, self.epoch))
-        order = np.random.default_rng(stream).permutation(self._length).tolist()
+        order = epoch_order(self._length, self._seed, self.epoch)
         for start in range(self.start_batch * self._batch_size, self._length, self._batch_size):
             yield [(self.epoch, index) for index in order[start : start + self._batch_size]]
 

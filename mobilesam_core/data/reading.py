@@ -141,6 +141,7 @@ def fit_mask(mask: np.ndarray, shape: tuple[int, int], orientation: int, path: P
         raise DataError(
             f"{path} is {mask.shape[1]} x {mask.shape[0]} pixels, its image {shape[1]} x {shape[0]}.",
             "A mask must have the size of its image.",
+            "size",
         )
     return mask
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mobilesam_core.config.data import Sa1bConfig
-from mobilesam_core.data.annotations import Rle, read_json_object, read_objects, read_segmentation
+from mobilesam_core.data.annotations import Read, flat_box, read_json_object, read_objects, read_segmentation
+from mobilesam_core.data.faults import Faults, OnFault
 from mobilesam_core.data.folder import pair_by_stem, require_folder, require_images
-from mobilesam_core.data.reading import read_oriented
+from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample, path_key
 from mobilesam_core.errors import DataError
 
@@ -22,23 +23,28 @@ class Sa1bSource:
 
     An image whose list of annotations is empty is left out; ``unannotated`` counts them.
 
+    Args:
+        on_fault: told of each file that does not pair up; the pairs make the set. None: these are an error.
+
     Raises:
         DataError: a folder is missing, there is no image, images and JSON files do not pair up, or no object is
             annotated.
     """
 
-    def __init__(self, config: Sa1bConfig, root: Path, channels: int = 3) -> None:
+    def __init__(self, config: Sa1bConfig, root: Path, channels: int = 3, on_fault: OnFault | None = None) -> None:
         self._folder = require_folder(root / config.images, "images")
         self._channels = channels
         annotations = config.annotations or config.images
         folder = require_folder(root / annotations, "annotations")
         files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
         images = require_images(self._folder)
-        pairs = pair_by_stem(images, files, folder, [path.stem for path in files], "JSON file")
+        pairs = pair_by_stem(images, files, folder, [path.stem for path in files], on_fault, "JSON file")
         self._pairs = [pair for pair in pairs if not _is_empty(pair[1])]
         self.unannotated = len(pairs) - len(self._pairs)
         if not self._pairs:
-            raise DataError(f"The JSON files of {folder} annotate no object.", "Check `annotations` of the data set.")
+            raise DataError(
+                f"The JSON files of {folder} annotate no object.", "Check `annotations` of the data set.", "set"
+            )
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -48,14 +54,20 @@ class Sa1bSource:
 
     def __getitem__(self, index: int) -> Sample:
         path, file = self._pairs[index]
-        annotations = _read_annotations(file)
-        if not annotations:  # and yet too large to have been found so before
-            raise DataError(f"{file} annotates no object.", "Remove it with its image, or annotate the object.")
-        image, _ = read_oriented(path, self._channels)
+        faults = Faults()
+        with faults.catch():
+            annotations = _read_annotations(file)
+            if not annotations:  # and yet too large to have been found so before
+                raise DataError(
+                    f"{file} annotates no object.", "Remove it with its image, or annotate the object.", "empty"
+                )
+        with faults.catch():
+            image = read_image(path, self._channels)
+        faults.settle()  # from here on both are there
         shape = (image.shape[0], image.shape[1])
         entries = [(f"annotations[{place}]", annotation) for place, annotation in enumerate(annotations)]
-        masks = read_objects(entries, lambda each: _read(each, shape), shape, str(file))
-        return Sample(path_key(path, self._folder), image, masks, str(path))
+        masks, remarks = read_objects(entries, lambda each: _read(each, shape), shape, str(file))
+        return Sample(path_key(path, self._folder), image, masks, str(path), remarks)
 
 
 def _read_annotations(file: Path) -> list[Any]:
@@ -77,10 +89,10 @@ def _is_empty(file: Path) -> bool:
         return False
 
 
-def _read(annotation: Any, shape: tuple[int, int]) -> tuple[Rle | None, int]:
+def _read(annotation: Any, shape: tuple[int, int]) -> Read:
     if not isinstance(annotation, Mapping):
         raise ValueError("is no object")
     number = annotation.get("id")
     if type(number) is not int or not 0 <= number < 2**63:
         raise ValueError(f"has the id {number!r}, which is no whole number from 0")
-    return read_segmentation(annotation.get("segmentation"), shape), number
+    return Read(read_segmentation(annotation.get("segmentation"), shape), number, flat_box(annotation))

@@ -19,12 +19,14 @@ class Sample:
     image: ``(H, W, 3)`` uint8 RGB, or ``(H, W)`` uint8 for a model of one input channel.
     masks: one mask an object, at the size of the image.
     source: the path of the image file, or the name of the generator; for messages and to find stored features.
+    remarks: what is odd about its annotations without keeping it from being used, a sentence each.
     """
 
     key: str
     image: np.ndarray
     masks: InstanceMasks
     source: str
+    remarks: tuple[str, ...] = ()
 
 
 class SampleSource(Protocol):

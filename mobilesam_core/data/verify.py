@@ -6,11 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 from mobilesam_core.data.mix import MixSource
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.errors import DataError
 from mobilesam_core.progress import Reporter
+
+ResultT = TypeVar("ResultT")
 
 
 def find_bad_files(
@@ -36,21 +39,39 @@ def find_bad_files(
             return BadFile(index, source.describe(index), error.message)
         return None
 
-    first = source.first_indices().tolist() if isinstance(source, MixSource) else list(range(len(source)))
-    once = sorted(set(first))
-    bad: dict[int, BadFile] = {}
+    found = visit(source, reporter, description, problem)
+    bad = [(place, found[first]) for place, first in enumerate(_first_indices(source))]
+    return [replace(each, index=place) for place, each in bad if each is not None]
+
+
+def visit(
+    source: SampleSource, reporter: Reporter, description: str, look: Callable[[int], ResultT]
+) -> dict[int, ResultT]:
+    """What ``look`` gives for each index of ``source``, in order; of a mix, for the first at which a sample occurs.
+
+    Args:
+        description: what the progress display says.
+        look: reads the sample, in one of several threads.
+    """
+    once = sorted(set(_first_indices(source)))
+    results: dict[int, ResultT] = {}
     # Threads, since decoders release the GIL; a sample is dropped where it was read, so few are held at a
     # time.
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         with reporter.task(description, len(once), "images") as task:
-            for found in pool.map(problem, once):
-                if found is not None:
-                    bad[found.index] = found
+            for index, result in zip(once, pool.map(look, once), strict=True):
+                results[index] = result
                 task.advance()
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C or a bug, do not read the rest first
-    return [replace(bad[index], index=place) for place, index in enumerate(first) if index in bad]
+    return results
+
+
+def _first_indices(source: SampleSource) -> list[int]:
+    """For each index, the one at which the same sample occurs for the first time."""
+    first: list[int] = source.first_indices().tolist() if isinstance(source, MixSource) else list(range(len(source)))
+    return first
 
 
 class Subset:

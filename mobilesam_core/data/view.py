@@ -54,15 +54,19 @@ def check_trainable(sample: Sample, data: DataConfig, size: int) -> None:
     """
     if len(sample.masks) == 0:  # without labels
         return
-    shape, augment = sample.masks.shape, data.augment
-    factor = max(size / max(sides) for sides in (_sides(shape, augment, augment.scale[1]), shape))
-    area = sample.masks.areas.max() * factor**2
+    area = sample.masks.areas.max() * largest_factor(sample.masks.shape, data.augment, size) ** 2
     if area < data.min_object_area:
         raise DataError(
             f"{sample.source}: the largest object covers {area:.1f} pixels of the model's input.",
             f"Less than data.min_object_area ({data.min_object_area}) is not trained on: raise "
             "model.image_size, magnify with data.augment.crop, lower the limit, or remove the image.",
+            "too_small",
         )
+
+
+def largest_factor(shape: tuple[int, int], augment: AugmentConfig, size: int) -> float:
+    """By how much ``augment`` may magnify an image of ``shape`` ``(H, W)`` into a frame of ``size`` pixels, at most."""
+    return max(size / max(sides) for sides in (_sides(shape, augment, augment.scale[1]), shape))
 
 
 def choose_view(sample: Sample, data: DataConfig, size: int, rng: np.random.Generator) -> View:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from mobilesam_core.config.data import YoloConfig
-from mobilesam_core.data.annotations import Rle, read_objects
+from mobilesam_core.data.annotations import Read, read_objects
+from mobilesam_core.data.faults import Faults, OnFault
 from mobilesam_core.data.folder import pair_by_stem, require_folder, require_images
-from mobilesam_core.data.reading import read_oriented
+from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample, path_key
 from mobilesam_core.errors import DataError
 from mobilesam_core.ops.rle import polygons_to_rle, rle_areas
@@ -26,11 +27,15 @@ class YoloSource:
     ``unannotated`` counts them. ``categories``: the names in ``classes.txt``, by class. A polygon's inside is told
     by the even-odd rule.
 
+    Args:
+        on_fault: told of each file of labels without an image, of images of one stem, and of unusable names; the rest
+            make the set. None: these are an error.
+
     Raises:
         DataError: a folder is missing, there is no image, a file of labels belongs to no image, or none has a label.
     """
 
-    def __init__(self, config: YoloConfig, root: Path, channels: int = 3) -> None:
+    def __init__(self, config: YoloConfig, root: Path, channels: int = 3, on_fault: OnFault | None = None) -> None:
         self._folder = require_folder(root / config.images, "images")
         self._channels = channels
         folder = require_folder(root / config.labels, "labels")
@@ -44,10 +49,15 @@ class YoloSource:
             raise DataError(
                 f"None of the {len(images)} images of {self._folder} has a label in {folder}.",
                 "An image and its labels have the same file name up to the suffix: check `labels` of the data set.",
+                "set",
             )
-        self._pairs = pair_by_stem(wanted, labelled, folder, names, "label file")
+        self._pairs = pair_by_stem(wanted, labelled, folder, names, on_fault, "label file")
         self.unannotated = len(images) - len(wanted)
-        self.categories = _class_names(folder / CLASS_NAMES)
+        self.categories: dict[int, str] = {}
+        faults = Faults()
+        with faults.catch():
+            self.categories = _class_names(folder / CLASS_NAMES)
+        faults.settle(on_fault)
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -57,15 +67,19 @@ class YoloSource:
 
     def __getitem__(self, index: int) -> Sample:
         path, file = self._pairs[index]
-        lines = _read_text(file).splitlines()
-        image, _ = read_oriented(path, self._channels)
+        faults = Faults()
+        with faults.catch():
+            lines = _read_text(file).splitlines()
+        with faults.catch():
+            image = read_image(path, self._channels)
+        faults.settle()  # from here on both are there
         shape = (image.shape[0], image.shape[1])
         entries = [(f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-        masks = read_objects(entries, lambda line: _read(line, shape), shape, str(file))
-        return Sample(path_key(path, self._folder), image, masks, str(path))
+        masks, remarks = read_objects(entries, lambda line: _read(line, shape), shape, str(file))
+        return Sample(path_key(path, self._folder), image, masks, str(path), remarks)
 
 
-def _read(line: str, shape: tuple[int, int]) -> tuple[Rle | None, int]:
+def _read(line: str, shape: tuple[int, int]) -> Read:
     name, *texts = line.split()
     if not re.fullmatch(r"\d{1,9}", name, re.ASCII):
         raise ValueError(f"has the class '{name}', which is no whole number from 0")
@@ -81,7 +95,7 @@ def _read(line: str, shape: tuple[int, int]) -> tuple[Rle | None, int]:
         )
     polygon = (shares.reshape(-1, 2) * shape[::-1]).ravel().tolist()
     rle = polygons_to_rle([polygon], *shape)
-    return (rle if rle_areas([rle])[0] else None), int(name)
+    return Read(rle if rle_areas([rle])[0] else None, int(name))
 
 
 def _number(text: str) -> float:

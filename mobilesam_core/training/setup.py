@@ -141,10 +141,8 @@ def build_sets(
     if features is not None and data.verify:
         features.verify(reporter)
     loss_size = config.loss.loss_size or size // 4
-    # Images that are always seen alike need no more than one view, with a cache or without.
-    views = config.train.cache.views if data.augment.changes else 1
     training_set = TrainingSet(
-        sources["train"], data, config.prompts, size, loss_size, config.train.seed, features, views
+        sources["train"], data, config.prompts, size, loss_size, config.train.seed, features, config.views
     )
     return Sets(training_set, sources.get("val"))
 

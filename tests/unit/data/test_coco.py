@@ -137,7 +137,7 @@ def test_a_missing_image_is_found_when_read(write, tmp_path: Path) -> None:
         ({"annotations": {}}, "`annotations` is not a list"),
         ({"images": "none"}, "`images` is not a list"),
         ({"annotations": []}, "annotates no object"),
-        ({"annotations": [annotation(4, [SQUARE], image_id=9)]}, "first annotation 4 to image 9"),
+        ({"annotations": [annotation(4, [SQUARE], image_id=9)]}, "annotation 4 refers to image 9, which is not listed"),
         ({"annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\] has no `category_id`"),
         ({"annotations": [annotation(1, [SQUARE], image_id=[])]}, "`image_id` of annotations"),
         ({"annotations": [3]}, r"annotations\[0\] is no object"),
@@ -150,6 +150,47 @@ def test_what_is_no_coco(write, changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(DataError, match=problem) as caught:
         CocoSource(CONFIG, root)
     assert "a.json" in caught.value.message
+
+
+def test_entries_that_cannot_be_used_are_all_named_or_left_out(write) -> None:
+    image = {"id": 1, "file_name": "1.png", "height": 20, "width": 30}
+    root = write(
+        annotation(1, [SQUARE]),
+        annotation(2, [SQUARE], image_id=8),
+        annotation(3, [SQUARE], image_id=9),
+        {"id": 4, "image_id": 1},
+        images=[image, image, {"id": 9, "file_name": "9.png", "height": 20}],
+    )
+    words = ("annotation 2 refers to image 8", "annotations[3] has no `category_id`", "id 1 occurs", "images[2] has no")
+    with pytest.raises(DataError) as caught:
+        CocoSource(CONFIG, root)
+    assert all(word in caught.value.message for word in words) and len(caught.value.parts) == 4
+    faults: list[DataError] = []
+    source = CocoSource(CONFIG, root, on_fault=faults.append)
+    assert len(source) == 1 and source[0].masks.areas.tolist() == [36]
+    assert [fault.message for fault in faults] == [part.message for part in caught.value.parts]
+    assert sorted(fault.fault for fault in faults) == ["annotation", "annotation", "annotation", "unpaired"]
+
+
+def test_what_is_odd_about_an_image_that_can_be_used(write) -> None:
+    sliver = [3.0, 3.0, 3.2, 3.0, 3.2, 3.2]
+    root = write(annotation(1, [SQUARE], bbox=[4, 2, 6, 0]), annotation(2, [sliver]), annotation(3, [SQUARE], bbox=[1]))
+    source = CocoSource(CONFIG, root)
+    where = f"{root / 'a.json'}, image 1.png: "
+    assert source[0].remarks == (
+        f"{where}annotation 1 has a bbox without area, [4, 2, 6, 0].",
+        f"{where}annotation 2 covers no pixel and is left out.",
+    )
+    write(annotation(4, [[1, 2]]))
+    Image.new("L", (31, 20)).save(root / "1.png")
+    with pytest.raises(DataError) as caught:
+        CocoSource(CONFIG, root)[0]
+    assert [part.fault for part in caught.value.parts] == ["size", "annotation"]
+
+
+def test_category_names(write) -> None:
+    root = write(annotation(1, [SQUARE]), categories=[{"id": 5, "name": "cell"}, {"id": 6}, 7])
+    assert CocoSource(CONFIG, root).categories == {5: "cell"}
 
 
 @pytest.mark.parametrize(

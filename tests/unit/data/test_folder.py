@@ -69,6 +69,46 @@ def test_every_unpaired_stem_is_listed(write_folder, two_squares: np.ndarray, tm
     assert "notes" not in message and "hidden" not in message and caught.value.remedy
 
 
+def test_files_that_do_not_pair_up_can_be_left_out(write_folder, two_squares: np.ndarray, tmp_path: Path) -> None:
+    config = write_folder("binary", dict.fromkeys("abcd", two_squares))
+    (tmp_path / "masks/a.png").unlink()
+    (tmp_path / "images/b.png").unlink()
+    Image.fromarray(two_squares).save(tmp_path / "images/d.tif")
+    faults: list[DataError] = []
+    source = FolderSource(config, tmp_path, on_fault=faults.append)
+    assert [source[index].key for index in range(len(source))] == ["c.png"]
+    said = [fault.message.replace(str(tmp_path) + "/", "") for fault in faults]
+    assert said == [
+        "images/a.png has no mask.",
+        "masks/b.png has no image.",
+        "images/d.png and images/d.tif are images of one stem.",
+    ]
+    assert {fault.fault for fault in faults} == {"unpaired"}
+    (tmp_path / "masks/c.png").unlink()
+    with pytest.raises(DataError, match=r"No image of .* has its mask"):
+        FolderSource(config, tmp_path, on_fault=faults.append)
+
+
+def test_all_that_is_wrong_with_a_pair_is_named(write_folder, two_squares: np.ndarray, tmp_path: Path) -> None:
+    source = FolderSource(write_folder("binary", {"a": two_squares}), tmp_path)
+    for path in ("images/a.png", "masks/a.png"):
+        (tmp_path / path).write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        source[0]
+    assert [part.message.endswith("a.png is empty (0 bytes).") for part in caught.value.parts] == [True, True]
+    assert all(part.message in caught.value.message for part in caught.value.parts)
+
+
+def test_all_bad_masks_of_an_image_are_named(write_folder, two_squares: np.ndarray, tmp_path: Path) -> None:
+    config = write_folder("per_instance", {"a": two_squares})
+    (tmp_path / "masks/a").mkdir()
+    for name, mask in {"0": two_squares, "1": two_squares * 0, "2": two_squares[1:]}.items():
+        Image.fromarray(mask).save(tmp_path / f"masks/a/{name}.png")
+    with pytest.raises(DataError) as caught:
+        FolderSource(config, tmp_path)[0]
+    assert [part.fault for part in caught.value.parts] == ["empty", "size"]
+
+
 @pytest.mark.parametrize("key", ["images", "masks"])
 def test_missing_folders_are_named(key: str, tmp_path: Path) -> None:
     paths = {"images": tmp_path, "masks": tmp_path, key: tmp_path / "nowhere"}

@@ -136,3 +136,23 @@ def test_other_files(write) -> None:
     (root / "labelled/1.json").unlink()
     with pytest.raises(DataError, match="holds no JSON file"):
         build_source(CONFIG, root)
+
+
+def test_files_that_are_not_labelme_are_all_named_or_left_out(write) -> None:
+    root = write(shape(), shape(label="disc"))
+    (root / "labelled/0.json").write_text('{"shapes": [{"label"')
+    (root / "labelled/2.json").write_text(json.dumps({"imagePath": "two.png", "shapes": [shape(label=None), 3]}))
+    (root / "labelled/3.json").write_text('{"imagePath": "two.png", "shapes": []}')
+    words = ("0.json is not JSON", "2.json is not labelme: shapes[0] has no `label`; shapes[1] has no `label`.")
+    with pytest.raises(DataError) as caught:
+        build_source(CONFIG, root)
+    assert all(word in caught.value.message for word in words)
+    faults: list[DataError] = []
+    source = build_source(CONFIG, root, on_fault=faults.append)
+    assert [fault.fault for fault in faults] == ["unusable", "annotation"]
+    assert len(source) == source.unannotated == 1 and source[0].masks.labels.tolist() == [1, 2]
+    for name in ("1.json", "one.png"):
+        (root / "labelled" / name).write_text("{}")
+    with pytest.raises(DataError) as caught:
+        source[0]
+    assert len(caught.value.parts) == 2

@@ -107,6 +107,20 @@ def test_from_a_config_to_training(tmp_path: Path) -> None:
     assert items[0, 2].source.endswith("a.png") and items[1, 0].targets.shape[1:] == (16, 16)
 
 
+def test_sets_that_cannot_be_used_are_all_named_or_left_out(tmp_path: Path) -> None:
+    missing = [{"set": {"format": "sa1b", "images": name}} for name in ("here", "there")]
+    drawn = {"set": {"format": "shapes", "count": 3, "size": 64}}
+    config = DataConfig.model_validate({"train": {"format": "mix", "sets": [*missing, drawn]}}).train
+    with pytest.raises(DataError, match=r"2 faults:\n.*here does not exist\.\n.*there does not"):
+        build_source(config, tmp_path)
+    faults: list[DataError] = []
+    assert len(build_source(config, tmp_path, on_fault=faults.append)) == 3 and len(faults) == 2
+    config = DataConfig.model_validate({"train": {"format": "mix", "sets": missing}}).train
+    with pytest.raises(DataError, match="2 faults"):
+        build_source(config, tmp_path, on_fault=faults.append)
+    assert len(faults) == 2
+
+
 @pytest.mark.parametrize(
     ("sets", "problem"),
     [

@@ -71,6 +71,23 @@ def test_images_without_objects_are_left_out_and_counted(write) -> None:
         build_source(CONFIG, root)
 
 
+def test_what_can_be_left_out(write) -> None:
+    root = write(annotation(bbox=[4, 2, 0, 6]))
+    Image.new("L", (30, 20)).save(root / "photos/sa_2.jpg")
+    faults: list[DataError] = []
+    source = build_source(CONFIG, root, on_fault=faults.append)
+    assert len(source) == 1 and [fault.fault for fault in faults] == ["unpaired"]
+    assert "sa_2.jpg has no JSON file" in faults[0].message
+    assert source[0].remarks == (
+        f"{root / 'photos/sa_1.json'}: annotations[0] has a bbox without area, [4, 2, 0, 6].",
+    )  # fmt: skip
+    for name in ("sa_1.json", "sa_1.jpg"):
+        (root / "photos" / name).write_text("[]")
+    with pytest.raises(DataError) as caught:
+        source[0]
+    assert len(caught.value.parts) == 2
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [

@@ -99,3 +99,21 @@ def test_sets_as_a_whole(write) -> None:
         build_source(CONFIG, root)[0]
     with pytest.raises(DataError, match="nowhere does not exist"):
         build_source(YoloConfig(format="yolo", images="images", labels="nowhere"), root)
+
+
+def test_what_can_be_left_out(write) -> None:
+    root = write(a=f"0 {SQUARE}", b=f"0 {SQUARE}\n1 0.5 0.5 0.501 0.5 0.501 0.501")
+    (root / "labels/c.txt").write_text(f"0 {SQUARE}")
+    (root / "labels/classes.txt").write_bytes(b"\xff" * 20)
+    faults: list[DataError] = []
+    source = build_source(CONFIG, root, on_fault=faults.append)
+    assert [source.describe(index)[-5:] for index in range(len(source))] == ["a.png", "b.png"]
+    assert source.categories == {} and [fault.fault for fault in faults] == ["unpaired", "unusable"]
+    assert "c.txt has no image" in faults[0].message and "classes.txt is not text" in faults[1].message
+    assert source[0].remarks == ()
+    assert source[1].remarks == (f"{root / 'labels/b.txt'}: line 2 covers no pixel and is left out.",)
+    for path in ("images/a.png", "labels/a.txt"):
+        (root / path).write_bytes(b"\xff" * 20)
+    with pytest.raises(DataError) as caught:
+        source[0]
+    assert len(caught.value.parts) == 2

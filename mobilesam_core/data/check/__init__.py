@@ -1,0 +1,1 @@
+"""``mobilesam data check``: all that is wrong with a training's data, found before it is trained on."""
