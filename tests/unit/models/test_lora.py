@@ -13,6 +13,7 @@ from mobilesam_core.models.lora import add_adapters, merged, split_state
 from mobilesam_core.models.lora_linear import LoraLinear
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
+from mobilesam_core.models.shared_decoder import decode_shared
 from mobilesam_core.prompts.tensors import prompt_tensors
 from mobilesam_core.prompts.types import Prompt
 
@@ -122,3 +123,24 @@ def test_a_layer_without_bias_and_its_rate() -> None:
     expected = x @ layer.weight.T + 4 * (x @ layer.lora_a.T @ layer.lora_b.T)
     torch.testing.assert_close(layer(x), expected)
     torch.testing.assert_close(layer.merged()(x), expected)
+
+
+def test_the_decoder_that_absorbs_projections_sees_its_adapters() -> None:
+    """In training mode it reads matrices instead of calling layers."""
+    torch.manual_seed(0)
+    model = build_sam(ModelConfig(name="vit_nano", checkpoint=None, image_size=64))
+    add_adapters(model, LoraConfig())
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_b"):
+            parameter.data.normal_(std=0.1)
+    prompts = prompt_tensors([Prompt.from_box([4.0, 4.0, 40.0, 40.0]), Prompt.from_box([1.0, 9.0, 30.0, 60.0])])
+    embeddings, index = torch.randn(1, 128, 4, 4), torch.zeros(2, dtype=torch.int64)
+    with torch.no_grad():
+        expected = merged(model).eval().decode(embeddings, index, prompts)
+    found = decode_shared(model.train(), embeddings, index, prompts)
+    torch.testing.assert_close(found.low_res_logits, expected.low_res_logits, atol=2e-5, rtol=1e-4)
+    found.low_res_logits.sum().backward()
+    without = [n for n, p in model.mask_decoder.named_parameters() if p.requires_grad and p.grad is None]
+    assert not [name for name in without if "k_proj.lora" not in name]
+    later = "transformer.layers.1.cross_attn_token_to_image.v_proj.lora_a"
+    assert model.mask_decoder.get_parameter(later).grad is not None
