@@ -23,7 +23,7 @@ class Position:
     best, best_epoch, stale: best value of the validation metric, its epoch, and validations since.
     metrics: of the last validation. before: of the start weights, empty if not asked for.
     images: in the training set; the order of an epoch depends on it.
-    teachers: sha256 of each teacher's weights.
+    teachers: sha256 of each teacher's weights. cached: whether embeddings are read in place of images.
     """
 
     epoch: int = 0
@@ -37,6 +37,7 @@ class Position:
     before: dict[str, float] = field(default_factory=dict)
     images: int = 0
     teachers: list[str] = field(default_factory=list)
+    cached: bool = False
 
 
 def save_state(path: Path, position: Position, config_json: str, parts: dict[str, Any]) -> None:

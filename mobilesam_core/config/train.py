@@ -183,6 +183,8 @@ class TrainConfig(Config):
             raise ValueError(f"train.cache.use=always is not possible: {reason}")
         if cache.views is not None and not self.data.augment.changes:
             raise ValueError("train.cache.views needs augmentation (data.augment): without it all views are alike")
+        if cache.views is not None and (reason := self.why_no_cache):
+            raise ValueError(f"train.cache.views is for a cache of embeddings, which is not possible: {reason}")
         return self
 
     @model_validator(mode="after")

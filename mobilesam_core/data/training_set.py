@@ -128,6 +128,11 @@ class TrainingSet(Dataset[FramedSample]):
         """Where the images come from."""
         return self._source
 
+    @property
+    def cached(self) -> bool:
+        """Whether embeddings are in place of images."""
+        return self._embeddings is not None
+
     def with_embeddings(self, embeddings: CachedEmbeddings) -> TrainingSet:
         """The same set with ``embeddings`` in place of images."""
         cached = copy.copy(self)

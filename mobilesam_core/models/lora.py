@@ -61,7 +61,6 @@ def add_adapters(model: Sam, config: LoraConfig) -> None:
 def merged(model: Sam) -> Sam:
     """A model of plain layers that does the same as ``model``; what has no adapter is shared with it, not copied.
 
-    Whatever reads a layer's ``weight`` instead of calling it, as the decoder of many prompts does, needs this one.
     A model without adapters is returned itself.
     """
     adapted = [name for name, module in model.named_modules() if isinstance(module, LoraLinear)]

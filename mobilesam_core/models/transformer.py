@@ -41,6 +41,8 @@ class Attention(nn.Module):
 
         queries: ``(N, T, D)``. placed, image: ``(N, P, D)``, with and without positions.
         """
+        if self.num_heads * queries.shape[1] >= self.q_proj.out_features:
+            return self(queries, placed, image)
         q = self.split(self.q_proj(queries))
         h, t = q.shape[1:3]
         probes = (q * scale_of(q)) @ matrix_of(self.k_proj).unflatten(0, (h, -1))
@@ -57,6 +59,8 @@ class Attention(nn.Module):
 
         placed: ``(N, P, D)``. keys, values: ``(N, T, D)``. mask: ``(N, 1, 1, T)`` bool, which keys count.
         """
+        if self.num_heads * keys.shape[1] >= self.q_proj.out_features:
+            return self(placed, keys, values, mask)
         k = self.split(self.k_proj(keys))
         h, t = k.shape[1:3]
         k = k * scale_of(k)
@@ -176,5 +180,6 @@ class TwoWayTransformer(nn.Module):
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pe, image_pe, mask)
         last = self.final_attn_token_to_image
-        tokens = tokens + (last.read if self.training else last)(tokens + token_pe, image + image_pe, image)
+        look = last.read if self.training else last
+        tokens = tokens + look(tokens + token_pe, image + image_pe, image)
         return self.norm_final_attn(tokens), image

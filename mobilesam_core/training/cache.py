@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -17,6 +20,7 @@ from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.data.view import SeenView
 from mobilesam_core.errors import DataError, OutputError, UsageError
+from mobilesam_core.evaluation.scoring import spread
 from mobilesam_core.files import file_sha256
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.frame import STRIDE, Frame, resize_image
@@ -47,6 +51,10 @@ class ViewKeys:
             path = Path(name)
             self._contents[name] = file_sha256(path) if path.is_file() else _sha256(data.train.model_dump_json(), name)
 
+    def of_files(self) -> Iterable[str]:
+        """The keys of all images, whole and unchanged."""
+        return self._contents.values()
+
     def __call__(self, view: SeenView) -> str:
         content = self._contents[view.source]
         return _sha256(content, str(view.window), view.change, self._augment) if view.change else content
@@ -60,7 +68,14 @@ class EmbeddingCache:
 
     def read(self, view: SeenView) -> Tensor:
         """See :class:`~mobilesam_core.data.training_set.CachedEmbeddings`."""
-        return torch.from_numpy(self._store.read(self._keys(view)))
+        key = self._keys(view)
+        if key not in self._store:
+            raise DataError(
+                f"{self._store.folder} holds no embedding of what training sees of {view.source}: the image or its "
+                "masks have changed since the run began.",
+                "Restore them, or resume: what is missing is then made.",
+            )
+        return torch.from_numpy(self._store.read(key))
 
 
 def cache_embeddings(
@@ -71,7 +86,7 @@ def cache_embeddings(
 
     Raises:
         UsageError: ``train.cache.folder`` holds features of another encoder.
-        OutputError: a file cannot be written; or the disk has too little space and ``train.cache.use`` is ``always``.
+        OutputError: a file cannot be written, and ``train.cache.use`` is ``always``.
         DataError: a file of images or of the cache cannot be used.
     """
     cache = config.train.cache
@@ -81,17 +96,19 @@ def cache_embeddings(
         if config.train.freeze.image_encoder:
             reporter.info(f"Every step runs the frozen image encoder: {reason}.")
         return sets
+    views = min(config.views or 1, config.train.epochs)
+    if cache.use == "auto" and cache.folder is None and views == config.train.epochs:
+        return sets  # nothing would be read twice
     where = cache.folder or folder.embeddings
-    views = cache.views or 1
+    if cache.folder is None:
+        _clear_others(where, Producer.of(model, config.train.precision))
     keys = ViewKeys(sets.train.source, config)
-    images = _val_images(sets.val) if sets.val is not None else []
+    images = _val_images(sets.val, config.train.validation.max_images)
     try:
-        _fill(model, _train_views(sets.train, keys, views, config), len(sets.train) * views, where, config, fabric,
-              reporter)  # fmt: skip
-        _fill(model, _whole_images(images, sets.val, model), len(images), where, config, fabric, reporter)
+        _fill(config, model, sets, keys, images, where, fabric, reporter)
     except UsageError as error:
         raise UsageError(error.message, "Name another folder (train.cache.folder), or none.") from error
-    except _NoSpace as error:
+    except OutputError as error:
         if cache.use == "always":
             raise OutputError(error.message, "Free some space, or name another folder (train.cache.folder).") from error
         reporter.warning(f"{error.message} Every step runs the frozen image encoder instead.")
@@ -101,8 +118,16 @@ def cache_embeddings(
     return replace(sets, train=sets.train.with_embeddings(EmbeddingCache(where, keys)), stored=stored)
 
 
-class _NoSpace(OutputError):
-    """The cache does not fit on the disk."""
+def _clear_others(folder: Path, producer: Producer) -> None:
+    """Remove what a start with other weights left in the run's own folder."""
+    try:
+        left = FeatureStore(folder).producer
+    except UsageError:
+        return
+    except DataError:
+        left = None
+    if left != producer:
+        shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
@@ -118,26 +143,33 @@ class _View:
 
 @torch.no_grad()
 def _fill(
-    model: Sam,
-    views: Iterator[_View],
-    count: int,
-    folder: Path,
     config: TrainConfig,
+    model: Sam,
+    sets: Sets,
+    keys: ViewKeys,
+    images: list[int],
+    folder: Path,
     fabric: Fabric,
     reporter: Reporter,
 ) -> None:
-    """Store the embedding of each of ``count`` views that ``folder`` lacks."""
+    """Store the embedding of each view of the training images, and of the validation ``images``, that ``folder``
+    lacks."""
     modes = [(module, module.training) for module in model.image_encoder.modules()]
     model.image_encoder.eval()
     size = 2 * model.prompt_encoder.no_mask_embed.embedding_dim * (model.image_size // STRIDE) ** 2
+    views = min(config.views or 1, config.train.epochs)
+    count = len(sets.train) * views + len(images)
+    # Runs may share a folder: each writes files of its own.
+    part = f"-{uuid.uuid4().hex[:8]}" if config.train.cache.folder else ""
     try:
-        with FeatureWriter(folder, Producer.of(model, config.train.precision)) as writer:
-            try:
-                require_space(folder, max(0, count - len(writer)) * size)
-            except OutputError as error:
-                raise _NoSpace(error.message) from error
+        with FeatureWriter(folder, Producer.of(model, config.train.precision), part) as writer:
+            known = [*keys.of_files(), *(file_sha256(Path(sets.val.describe(i))) for i in images if sets.val)]
+            held = sum(not writer.missing(key, [NECK]) for key in known)
+            # Of views that were changed the keys are not known before they are made.
+            require_space(folder, (count - (held if views == 1 else min(len(writer), count))) * size)
             with reporter.task("Caching embeddings", count, "views") as task:
-                for view in views:
+                made = chain(_train_views(sets.train, keys, views, config), _whole_images(images, sets.val, model))
+                for view in made:
                     if writer.missing(view.key, [NECK]):
                         image, sizes = (each[None].to(fabric.device) for each in (view.image, view.size))
                         with fabric.autocast():
@@ -164,9 +196,10 @@ def _train_views(dataset: TrainingSet, keys: ViewKeys, views: int, config: Train
         loader.close()
 
 
-def _val_images(source: SampleSource) -> list[int]:
-    """The indices of the samples of ``source`` that are image files."""
-    return [index for index in range(len(source)) if Path(source.describe(index)).is_file()]
+def _val_images(source: SampleSource | None, limit: int | None) -> list[int]:
+    """The indices of the samples of ``source`` that are validated on and are image files."""
+    chosen = [] if source is None else spread(len(source), limit)
+    return [index for index in chosen if source is not None and Path(source.describe(index)).is_file()]
 
 
 def _whole_images(indices: list[int], source: SampleSource | None, model: Sam) -> Iterator[_View]:

@@ -185,7 +185,7 @@ def save(run: Run) -> None:
 _PRIVATE: Any = {
     "model": {"checkpoint", "adapter"},
     "data": {"root"},
-    "train": {"output_dir"},
+    "train": {"output_dir": True, "cache": {"folder"}},
     "distill": {"teachers": {"__all__": {"checkpoint", "store"}}},
 }
 

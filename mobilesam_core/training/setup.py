@@ -185,7 +185,7 @@ def _without(source: SampleSource, bad: Sequence[BadFile]) -> SampleSource:
     return Subset(source, [index for index in range(len(source)) if index not in left_out])
 
 
-def _require_same_inputs(before: Position, now: Position) -> None:
+def _require_same_inputs(before: Position, now: Position, epochs: int) -> None:
     if before.images != now.images:
         raise UsageError(
             f"The run to resume had {before.images} training images, now there are {now.images}: it cannot go on as it "
@@ -196,6 +196,14 @@ def _require_same_inputs(before: Position, now: Position) -> None:
         raise UsageError(
             "A teacher's weights are not those that the run to resume began with.",
             "Restore them, or start a new run (train.run) from its last.safetensors.",
+        )
+    if before.cached != now.cached and before.epoch < epochs:
+        raise UsageError(
+            f"The run to resume read {'cached embeddings' if before.cached else 'images'}, "
+            f"now it would read {'cached embeddings' if now.cached else 'images'}, which are not quite the same.",
+            "Free disk space for the cache, or start a new run (train.run) from its last.safetensors."
+            if before.cached
+            else "Start a new run (train.run) from its last.safetensors.",
         )
 
 
@@ -238,10 +246,12 @@ def build_run(
     average = None if config.train.ema is None else build_average(model, config.train.ema)
     if average is not None:
         parts["average"] = average
-    position = Position(images=len(sets.train), teachers=[teacher.sha256 for teacher in teachers])
+    position = Position(
+        images=len(sets.train), teachers=[teacher.sha256 for teacher in teachers], cached=sets.train.cached
+    )
     if state is not None:
         restored = restore_state(state, parts)
-        _require_same_inputs(restored, position)
+        _require_same_inputs(restored, position, config.train.epochs)
         position = restored
     return Run(
         config=config,

@@ -59,6 +59,8 @@ class TrainingStep(nn.Module):
             sizes = batch.sizes[batch.image_index]
             mode, size = self._config.click_mode, self.model.image_size
             prompts = corrected(prompts, logits > self.model.mask_threshold, wanted, sizes, size, mode)
+        if self._config.mask_prompt == 0:
+            return prompts
         shown = torch.rand(len(logits), device=logits.device) < self._config.mask_prompt
         return PromptTensors(prompts.points, prompts.labels, logits[:, None].float(), shown)
 

@@ -34,6 +34,7 @@ from mobilesam_core.training.setup import (
 _MAY_CHANGE = (
     "data.workers",
     "train.output_dir",
+    "train.cache.folder",
     "train.on_taken",
     "train.threads",
     "train.log_every",
@@ -84,7 +85,11 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
     model = build_model(config, teachers, fabric.device, reporter)
     step = build_step(config, model, teachers)
     sets = build_sets(config, model, teachers, folder, reporter)
-    sets = cache_embeddings(config, model, sets, folder, fabric, reporter)
+    if state is not None:
+        # The encoder that the run began with, whatever model.checkpoint holds by now.
+        model.load_state_dict(state["parts"]["model"])
+    if state is None or state["position"]["epoch"] < config.train.epochs:
+        sets = cache_embeddings(config, model, sets, folder, fabric, reporter)
     run = build_run(config, folder, fabric, step, sets, teachers, state, reporter)
     _announce(run)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from mobilesam_core.checkpoints.loading import open_checkpoint
+from mobilesam_core.checkpoints.weights import save_weights
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.embedding.workflow import EmbeddingExtractor, store_features
 from mobilesam_core.errors import ConfigError, Interrupted, OutputError, UsageError
@@ -108,13 +110,53 @@ def test_an_interrupted_run_reads_on(make_frozen: MakeFrozen, monkeypatch: pytes
     assert all(torch.equal(a[key], start[key]) for key in a if key.startswith("image_encoder."))
 
 
+def test_a_resumed_run_reads_what_its_own_encoder_made(
+    make_frozen: MakeFrozen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.safetensors"
+    save_weights(open_checkpoint("nano").model, start, {})
+    whole = train(make_frozen(f"model.checkpoint={start}", "train.run=whole"))
+    config = make_frozen(f"model.checkpoint={start}", "train.run=cut")
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        with pytest.raises(Interrupted):
+            train(config)
+    other = open_checkpoint("nano").model
+    other.image_encoder.neck[0].weight.data.mul_(2)
+    save_weights(other, start, {})
+    shutil.rmtree(tmp_path / "mobilesam" / "cut" / "embeddings")
+    resumed = train(config, resume=True)
+    a, b = (open_checkpoint(result.last).model.state_dict() for result in (whole, resumed))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_leftovers_of_other_weights_make_way(make_frozen: MakeFrozen, tmp_path: Path, encoded: list[int]) -> None:
+    folder = tmp_path / "mobilesam" / "run" / "embeddings"
+    other = open_checkpoint("nano", image_size=128).model
+    images = [ImageFile(path, path.name) for path in sorted((tmp_path / "data/images").iterdir())]
+    store_features(images, EmbeddingExtractor(TorchRuntime(other)), folder)
+    encoded.clear()
+    train(make_frozen())
+    assert sum(encoded) == 6
+
+
+def test_what_is_published_names_no_folder(make_frozen: MakeFrozen, tmp_path: Path) -> None:
+    result = train(make_frozen(f"train.cache.folder={tmp_path / 'kept'}", "train.validation.max_images=1"))
+    assert str(tmp_path) not in str(open_checkpoint(result.last).metadata)
+
+
+def test_a_run_that_reads_nothing_twice_keeps_nothing(make_frozen: MakeFrozen, encoded: list[int]) -> None:
+    train(make_frozen("train.epochs=1"))
+    assert sum(encoded) == 3 * 6
+
+
 def test_a_full_disk(make_frozen: MakeFrozen, encoded: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     def full(folder: Path, size: int) -> None:
         raise OutputError(f"The features need {size} bytes.")
 
     monkeypatch.setattr("mobilesam_core.training.cache.require_space", full)
-    assert train(make_frozen("train.epochs=1", "train.run=auto")).steps == 3
-    assert sum(encoded) == 3 * 6
+    assert train(make_frozen("train.run=auto")).steps == 6
+    assert sum(encoded) == (2 + 3) * 6
     with pytest.raises(OutputError, match=r"need \d+ bytes") as refused:
         train(make_frozen("train.cache.use=always", "train.run=always"))
     assert "train.cache.folder" in refused.value.remedy
@@ -126,6 +168,10 @@ def test_a_full_disk(make_frozen: MakeFrozen, encoded: list[int], monkeypatch: p
         (("train.freeze.image_encoder=false", "train.cache.use=always"), "the image encoder learns"),
         (("data.augment.brightness=0.2", "train.cache.use=always"), "train.cache.views would keep"),
         (("train.cache.views=2",), "needs augmentation"),
+        (
+            ("train.cache.views=2", "train.freeze.image_encoder=false", "data.augment.hue=0.1"),
+            "not possible: the image",
+        ),
         (("distill.masks={}", "distill.teachers=[{checkpoint: nano}]", "train.cache.use=always"), "teachers look"),
         (("distill.masks={}", "distill.teachers=[{checkpoint: nano}]", "prompts.rounds=2"), "distill.masks.rounds"),
         (("prompts.rounds_without_click=1", "prompts.mask_prompt=0"), "would ask the same again"),
