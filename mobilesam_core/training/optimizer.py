@@ -13,7 +13,10 @@ from mobilesam_core.config.optim import OptimConfig
 from mobilesam_core.models.sam import Sam
 
 # Tables and tokens are looked up or added, not multiplied: shrinking them only blurs positions.
-_UNDECAYED = ("attention_biases", "embed", "token", "rel_pos")
+_UNDECAYED = {
+    *("attention_biases", "pos_embed", "rel_pos_h", "rel_pos_w"),
+    *("iou_token", "mask_tokens", "point_embeddings", "not_a_point_embed", "no_mask_embed"),
+}
 
 
 def freeze_parts(model: Sam, frozen: Collection[str]) -> None:
@@ -55,7 +58,7 @@ def parameter_groups(model: Sam, config: OptimConfig) -> list[dict[str, Any]]:
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decayed = parameter.ndim > 1 and not any(word in name for word in _UNDECAYED)
+            decayed = parameter.ndim > 1 and _UNDECAYED.isdisjoint(name.split("."))
             factor: float = getattr(config.lr_factors, name.split(".")[0])
             lr = config.lr * factor * _layer_scale(model, name, config.layer_decay)
             groups[lr, config.weight_decay if decayed else 0.0].append(parameter)
