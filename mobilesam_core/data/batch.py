@@ -16,7 +16,7 @@ class Batch(NamedTuple):
     """B framed images and the N objects chosen in them, ready for the model.
 
     images: ``(B, C, S, S)`` uint8, zero where padded; ``sizes`` ``(B, 2)`` int64 is what is image, ``(h, w)``.
-    image_index: ``(N,)`` int64, the image each object is in, ascending.
+    image_index: ``(N,)`` int64, the image each object is in, ascending. counts: how many are in each of the B.
     prompts: N prompts in the frame.
     targets: ``(N, L, L)`` float32 in [0, 1], the share of each cell of the loss grid that the object covers.
     sources: B texts naming the images.
@@ -28,6 +28,7 @@ class Batch(NamedTuple):
     images: Tensor
     sizes: Tensor
     image_index: Tensor
+    counts: Sequence[int]
     prompts: PromptTensors
     targets: Tensor
     sources: Sequence[str]

@@ -199,12 +199,13 @@ class TrainingSet(Dataset[FramedSample]):
 
 def collate(samples: Sequence[FramedSample]) -> Batch:
     """Pad the images to their frame and line up all their objects."""
-    counts = torch.tensor([len(sample.prompts) for sample in samples])
+    counts = [len(sample.prompts) for sample in samples]
     embeddings = [sample.embedding for sample in samples if sample.embedding is not None]
     return Batch(
         images=torch.stack([_padded(sample) for sample in samples]),
         sizes=torch.tensor([sample.size for sample in samples]),
-        image_index=torch.repeat_interleave(torch.arange(len(samples)), counts),
+        image_index=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts)),
+        counts=counts,
         prompts=prompt_tensors([prompt for sample in samples for prompt in sample.prompts]),
         targets=torch.cat([sample.targets for sample in samples]),
         sources=[sample.source for sample in samples],

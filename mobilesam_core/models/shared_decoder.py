@@ -13,6 +13,7 @@ Letters of shapes: N prompts, T tokens of each, h heads of width d, P image toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,16 +97,21 @@ class SharedImageDecoder:
         return attention.written(scores.unflatten(1, (n, t)).transpose(0, 1), values, mask)
 
 
-def decode_shared(model: Sam, embeddings: Tensor, image_index: Tensor, prompts: PromptTensors) -> DecoderOutput:
+def decode_shared(
+    model: Sam, embeddings: Tensor, image_index: Tensor, counts: Sequence[int], prompts: PromptTensors
+) -> DecoderOutput:
     """As :meth:`Sam.decode`, with gradients, and with what the prompts of an image share computed once.
 
-    Prompts with masks share nothing and are decoded each on its own. image_index: ascending.
+    Prompts with masks share nothing and are decoded each on its own.
+
+    image_index: ``(N,)`` int64, ascending. counts: how many prompts each image has; known here, since asking a device
+    would mean waiting for it.
     """
     if prompts.masks is not None:
         return model.decode(embeddings, image_index, prompts)
     outputs = []
     start = 0
-    for number, count in enumerate(torch.bincount(image_index, minlength=len(embeddings)).tolist()):
+    for number, count in enumerate(counts):
         if count:
             own = slice(start, start + count)
             answers = SharedImageDecoder(model, embeddings[number : number + 1])(

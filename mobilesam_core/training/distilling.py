@@ -62,7 +62,9 @@ class DistillingStep(nn.Module):
         if terms - {"prompt_embeddings"}:
             levels, embeddings = self._encode(batch)
             if terms & {"ground_truth", "masks", "tokens"}:
-                answer = _Answer(embeddings, decode_shared(self.model, embeddings, batch.image_index, batch.prompts))
+                answer = _Answer(
+                    embeddings, decode_shared(self.model, embeddings, batch.image_index, batch.counts, batch.prompts)
+                )
         if "ground_truth" in terms and answer is not None:
             values = self.loss(answer.decoded.low_res_logits, answer.decoded.iou_predictions, batch.targets)
             losses |= values._asdict()
@@ -133,7 +135,7 @@ class DistillingStep(nn.Module):
                     found, sought = decoded.low_res_logits[:, 0] > 0, logits[:, 0] > 0
                     sizes = batch.sizes[batch.image_index]
                     prompts = corrected(prompts, found, sought, sizes, self.model.image_size)
-                    decoded = decode_shared(self.model, answer.embeddings, batch.image_index, prompts)
+                    decoded = decode_shared(self.model, answer.embeddings, batch.image_index, batch.counts, prompts)
         return {name: torch.stack(values).mean() for name, values in parts.items()}
 
     def _prompt_embeddings(self, teacher: Teacher, batch: Batch) -> Tensor:

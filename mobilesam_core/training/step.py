@@ -39,11 +39,11 @@ class TrainingStep(nn.Module):
         else:
             embeddings = batch.embeddings.float()
         prompts = batch.prompts
-        decoded = decode_shared(self.model, embeddings, batch.image_index, prompts)
+        decoded = decode_shared(self.model, embeddings, batch.image_index, batch.counts, prompts)
         rounds = [self.loss(decoded.low_res_logits, decoded.iou_predictions, batch.targets)]
         for with_click in _plan(self._config):
             prompts = self._next(prompts, decoded, batch, with_click)
-            decoded = decode_shared(self.model, embeddings, batch.image_index, prompts)
+            decoded = decode_shared(self.model, embeddings, batch.image_index, batch.counts, prompts)
             rounds.append(self.loss(decoded.low_res_logits, decoded.iou_predictions, batch.targets))
         if len(rounds) == 1:
             return rounds[0]._asdict()

@@ -78,6 +78,7 @@ def batch() -> Batch:
         images=torch.randint(0, 256, (2, 3, 64, 64), generator=generator, dtype=torch.uint8),
         sizes=torch.tensor([[64, 64], [48, 64]]),
         image_index=torch.tensor([0, 0, 1]),
+        counts=[2, 1],
         prompts=batch_prompts(None, None, boxes, None, CPU),
         targets=(torch.rand(3, 16, 16, generator=generator) > 0.7).float(),
         sources=["a", "b"],
@@ -121,7 +122,10 @@ def test_rounds_ask_where_the_two_disagree(batch: Batch, monkeypatch: pytest.Mon
         return result
 
     monkeypatch.setattr(Sam, "decode", remember)
-    monkeypatch.setattr("mobilesam_core.training.distilling.decode_shared", remember)
+    monkeypatch.setattr(
+        "mobilesam_core.training.distilling.decode_shared",
+        lambda model, embeddings, image_index, counts, prompts: remember(model, embeddings, image_index, prompts),
+    )
     step(batch)
     ours, theirs = ([each for each in asked if each[0] is model] for model in (student, teacher))
     assert [each[1].labels.shape[1] for each in ours] == [each[1].labels.shape[1] for each in theirs] == [2, 3, 4]
@@ -190,6 +194,7 @@ def test_a_teacher_of_a_larger_frame_sees_the_same_scene(batch: Batch) -> None:
         images=image,
         sizes=torch.tensor([[256, 256]]),
         image_index=torch.tensor([0]),
+        counts=[1],
         prompts=batch_prompts(None, None, box, None, CPU),
         targets=torch.zeros(1, 64, 64),
     )

@@ -137,7 +137,7 @@ def test_the_decoder_that_absorbs_projections_sees_its_adapters() -> None:
     embeddings, index = torch.randn(1, 128, 4, 4), torch.zeros(2, dtype=torch.int64)
     with torch.no_grad():
         expected = merged(model).eval().decode(embeddings, index, prompts)
-    found = decode_shared(model.train(), embeddings, index, prompts)
+    found = decode_shared(model.train(), embeddings, index, [2], prompts)
     torch.testing.assert_close(found.low_res_logits, expected.low_res_logits, atol=2e-5, rtol=1e-4)
     found.low_res_logits.sum().backward()
     without = [n for n, p in model.mask_decoder.named_parameters() if p.requires_grad and p.grad is None]

@@ -5,7 +5,6 @@ import torch
 
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.models.registry import build_sam
-from mobilesam_core.models.sam import Sam
 from mobilesam_core.models.shared_decoder import SharedImageDecoder, decode_shared
 from mobilesam_core.models.transformer import attention_weights
 from mobilesam_core.prompts.tensors import PromptTensors
@@ -56,11 +55,14 @@ def test_gradients_are_those_of_plain_projections(
     prompts, index = PromptTensors(points, labels, *masks), torch.tensor([0, 0, 2, 2])
     start = torch.randn(3, 128, 4, 4)
     found = []
-    for decode in (Sam.decode, decode_shared):
+    for shared in (False, True):
         embeddings = start.clone().requires_grad_()
         model.zero_grad()
-        model.mask_decoder.train(training and decode is decode_shared)
-        output = decode(model, embeddings, index, prompts)
+        model.mask_decoder.train(training and shared)
+        if shared:
+            output = decode_shared(model, embeddings, index, [2, 0, 2], prompts)
+        else:
+            output = model.decode(embeddings, index, prompts)
         (output.low_res_logits.sin().sum() + output.iou_predictions.sum() + output.tokens.cos().sum()).backward()
         assert embeddings.grad is not None
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

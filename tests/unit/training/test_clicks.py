@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from mobilesam_core.data.batch import Batch
 from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.registry import build_sam
-from mobilesam_core.models.sam import Sam
 from mobilesam_core.models.shared_decoder import decode_shared
 from mobilesam_core.prediction.answers import select_masks
 from mobilesam_core.prompts.tensors import PromptTensors, prompt_tensors
@@ -72,6 +72,7 @@ def batch() -> Batch:
         images=torch.randint(0, 256, (2, 3, 64, 64), generator=generator, dtype=torch.uint8),
         sizes=torch.tensor([[64, 64], [48, 64]]),
         image_index=torch.tensor([0, 0, 1]),
+        counts=[2, 1],
         prompts=prompt_tensors(PROMPTS),
         targets=targets,
         sources=["a", "b"],
@@ -85,10 +86,8 @@ def test_rounds_show_the_mask_so_far_and_correct_it(mode: str, batch: Batch, mon
     asked: list[tuple[PromptTensors, DecoderOutput]] = []
     decode = decode_shared
 
-    def remember(
-        self: Sam, embeddings: torch.Tensor, image_index: torch.Tensor, prompts: PromptTensors
-    ) -> DecoderOutput:
-        asked.append((prompts, decode(self, embeddings, image_index, prompts)))
+    def remember(*given: Any) -> DecoderOutput:
+        asked.append((given[-1], decode(*given)))
         return asked[-1][1]
 
     monkeypatch.setattr("mobilesam_core.training.step.decode_shared", remember)
