@@ -194,7 +194,8 @@ def _locate(schema: type[BaseModel], tree: Any, location: tuple[int | str, ...])
     for part in location:
         if isinstance(part, int):  # an item of a list: its sections are the list's
             path.append(str(part))
-            tree = tree[part] if isinstance(tree, list) else None
+            # A missing item has a place of its own, beyond the end.
+            tree = tree[part] if isinstance(tree, list) and part < len(tree) else None
             continue
         tagged = [c for c in candidates if _tag(c) == part]
         if tagged and not (isinstance(tree, dict) and part in tree):
