@@ -34,7 +34,7 @@ _OBJECT = {1: "object"}
 class Conversion:
     """What was written, and what of the source it does not hold.
 
-    categories: names of classes, by their number in the source; none if the format holds no classes.
+    categories: names of classes, by number (of YOLO from 0, with those of gaps); none if the format holds no classes.
     unannotated: images of the source without objects, which are left out.
     lost_objects, lost_pixels: hidden under others, with ``lossy``.
     without_pixels: objects of the source that cover no pixel, which are left out.

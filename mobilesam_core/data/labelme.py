@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -133,7 +134,7 @@ def _points(points: Any) -> Sequence[tuple[float, float]]:
         raise ValueError("has no points")
     for point in points:
         if not (isinstance(point, list) and len(point) == 2 and all(_is_finite(value) for value in point)):
-            raise ValueError(f"has the point {point!r}, which is not [x, y]")
+            raise ValueError(f"has the point {reprlib.repr(point)}, which is not [x, y]")
     return [(float(x), float(y)) for x, y in points]
 
 
