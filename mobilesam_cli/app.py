@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -66,6 +67,8 @@ app.add_typer(data, name="data")
 def main() -> None:
     """Run the command line; every error a user can cause ends here as one sentence and an exit code."""
     _share_cores()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names may hold what the encoding lacks
     try:
         app()
     except Exception as error:

@@ -71,7 +71,7 @@ def check(
     else:
         _show(found)
         if pictures is not None:
-            stdout().print(f"{len(drawn)} pictures: {pictures}", soft_wrap=True)
+            stdout().print(f"{len(drawn)} pictures: {pictures}", soft_wrap=True, markup=False, emoji=False)
     if found.errors:
         raise DataError(f"The data have {found.errors} error(s).", "Correct what is listed and check again.")
 
@@ -106,7 +106,8 @@ def preview(
     from mobilesam_core.data.preview import preview as draw_preview
 
     drawn = draw_preview(settings, out, count=count, seed=seed, overwrite=overwrite, reporter=reporter())
-    stdout().print(f"{drawn.views} views with {drawn.boxes} boxes and {drawn.points} points: {out}", soft_wrap=True)
+    facts = f"{drawn.views} views with {drawn.boxes} boxes and {drawn.points} points"
+    stdout().print(f"{facts}: {out}", soft_wrap=True, markup=False, emoji=False)
 
 
 def _show(found: DataCheck) -> None:
@@ -127,11 +128,11 @@ def _show(found: DataCheck) -> None:
         stdout().print(f"[bold {color}]{severity.capitalize()}[/] {title} ({count}):", soft_wrap=True)
         listed = [finding for finding in found.findings if finding.kind == kind]
         for finding in listed[:_SHOWN]:
-            stdout().print(f"  {', '.join(finding.sets)}: {escape(finding.problem)}", soft_wrap=True)
+            stdout().print(f"  {', '.join(finding.sets)}: {escape(finding.problem)}", soft_wrap=True, emoji=False)
         if count > _SHOWN:
             stdout().print(f"  … and {count - _SHOWN} more (--json lists all)")
         for remedy in dict.fromkeys(finding.remedy for finding in listed[:_SHOWN]):
-            stdout().print(f"  [bold]→[/] {escape(remedy)}", soft_wrap=True)
+            stdout().print(f"  [bold]→[/] {escape(remedy)}", soft_wrap=True, emoji=False)
     stdout().print(f"{found.errors} errors, {found.warnings} warnings")
 
 
@@ -169,8 +170,8 @@ def _show_figures(found: DataCheck) -> None:
 
 
 def _show_classes(name: str, figures: SetFigures) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from mobilesam_cli.console import stdout
 
@@ -179,7 +180,7 @@ def _show_classes(name: str, figures: SetFigures) -> None:
     for header, justify in (("class", "left"), ("objects", "right"), ("images", "right")):
         table.add_column(header, justify=justify)  # type: ignore[arg-type]
     for each in classes[:_CLASSES]:
-        label = str(each.id) if each.name is None else f"{each.id} {escape(each.name)}"
+        label = Text(str(each.id) if each.name is None else f"{each.id} {each.name}")
         table.add_row(label, _share(each.objects, figures.objects), str(each.images))
     if len(classes) > _CLASSES:
         table.add_row(f"… and {len(classes) - _CLASSES} more (--json lists all)")

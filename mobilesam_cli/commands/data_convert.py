@@ -148,6 +148,7 @@ def _show(result: Conversion, split: str) -> None:
     from mobilesam_cli.console import stdout
 
     classes = f", {len(result.categories)} classes" if len(result.categories) > 1 else ""
-    stdout().print(f"{result.images} images, {result.objects} objects{classes}: {result.folder}", soft_wrap=True)
+    facts = f"{result.images} images, {result.objects} objects{classes}"
+    stdout().print(f"{facts}: {result.folder}", soft_wrap=True, markup=False, emoji=False)
     stdout().print("In a training config:\n", soft_wrap=True)
-    stdout().print(result.yaml(split), soft_wrap=True, markup=False, end="")
+    print(result.yaml(split), end="")  # not through rich, which would read marks of its own in names

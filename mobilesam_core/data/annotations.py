@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from mobilesam_core.errors import DataError, DataFault
 from mobilesam_core.ops.masks import RleMasks
@@ -13,6 +13,8 @@ from mobilesam_core.ops.rle import compress_rle, polygons_to_rle, rle_areas
 
 Entry = TypeVar("Entry")
 Rle = dict[str, Any]
+NO_PIXEL = "covers no pixel and is left out"
+"""The remark on an object that is not there."""
 
 
 class Read(NamedTuple):
@@ -46,6 +48,8 @@ def read_json_object(path: Path, name: str, expected: str, fault: DataFault = "u
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.", fault) from error
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}.", expected, fault) from error
+    except ValueError as error:  # Python converts no more digits, since that takes long
+        raise DataError(f"{path} holds a number of thousands of digits.", expected, fault) from error
     if not isinstance(content, dict):
         raise DataError(f"{path} is not {name}: its top level is no object.", expected, fault)
     return content
@@ -70,6 +74,16 @@ def read_segmentation(segmentation: Any, shape: tuple[int, int]) -> Rle | None:
     if not rle_areas([rle])[0]:
         raise ValueError("is an RLE of no pixel")
     return rle
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value of a JSON file is a text that can be written again: half a surrogate pair cannot."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def is_int64(value: Any) -> TypeGuard[int]:
+    """Whether a value of a JSON file is a whole number that an array of labels holds."""
+    return isinstance(value, int) and -(2**63) <= value < 2**63
 
 
 def flat_box(annotation: Mapping[str, Any]) -> str:
@@ -101,7 +115,7 @@ def read_objects(
             problems.append(f"{name} {error}")
             continue
         if rle is None:
-            remark = "covers no pixel and is left out"
+            remark = NO_PIXEL
         else:
             rles.append(rle)
             labels.append(label)

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mobilesam_core.config.data import CocoConfig
-from mobilesam_core.data.annotations import Read, flat_box, read_json_object, read_objects, read_segmentation
+from mobilesam_core.data.annotations import (
+    Read,
+    flat_box,
+    is_int64,
+    is_text,
+    read_json_object,
+    read_objects,
+    read_segmentation,
+)
 from mobilesam_core.data.faults import Faults, OnFault
 from mobilesam_core.data.folder import require_folder
 from mobilesam_core.data.reading import read_oriented, upright
@@ -27,7 +35,8 @@ class CocoSource:
     """The images of a COCO file that have objects, in the file's order; labels are its category ids.
 
     Images without annotations are normal in COCO and are left out; ``unannotated`` counts them. ``categories`` names
-    the ids. What is wrong with the file as a whole raises here; with one image or annotation, when that is read.
+    the ids; ``category_ids`` are those that the file lists and those that objects have besides, sorted, or none if it
+    lists none. What is wrong with the file as a whole raises here; with one image or annotation, when that is read.
 
     Args:
         on_fault: told of each entry of the file that cannot be used; the others make the set. None: these are an
@@ -43,7 +52,8 @@ class CocoSource:
         self._file = root / config.annotations
         self._channels = channels
         content = _read_coco(self._file)
-        self.categories = _category_names(content.get("categories"))
+        listed_categories = _categories(content.get("categories"))
+        self.categories = {number: name for number, name in listed_categories.items() if is_text(name)}
         faults = Faults()
         images = _index_images(content["images"], self._file, faults)
         listed = {each["id"] for each in content["images"] if isinstance(each, dict) and _is_id(each.get("id"))}
@@ -51,6 +61,12 @@ class CocoSource:
         for place, annotation in enumerate(content["annotations"]):
             with faults.catch():
                 _require_entry(annotation, _ANNOTATION_KEYS, f"annotations[{place}]", self._file)
+                if not is_int64(annotation["category_id"]):
+                    raise DataError(
+                        f"{self._file}: `category_id` of annotations[{place}] does not fit into 64 bits.",
+                        _NOT_COCO,
+                        "annotation",
+                    )
                 image = annotation["image_id"]
                 if image not in listed:
                     raise DataError(
@@ -64,6 +80,8 @@ class CocoSource:
         faults.settle(on_fault)
         self._records = [(images[key], found) for key, found in annotations.items() if found]
         self.unannotated = len(images) - len(self._records)
+        used = {annotation["category_id"] for _, found in self._records for annotation in found}
+        self.category_ids = tuple(sorted(used | listed_categories.keys())) if listed_categories else ()
         if not self._records:
             raise DataError(f"{self._file} annotates no object.", "Check `annotations` of the data set.", "set")
         if not any((self._folder / image["file_name"]).exists() for image, _ in self._records):
@@ -120,11 +138,11 @@ def _read_coco(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _category_names(categories: Any) -> dict[int, str]:
-    """Names by category id; nothing else needs `categories`, so what is malformed there is left out."""
+def _categories(categories: Any) -> dict[int, Any]:
+    """What should be a name, by category id; no mask needs `categories`, so what is malformed there is left out."""
     listed = categories if isinstance(categories, list) else []
     found = [(each.get("id"), each.get("name")) for each in listed if isinstance(each, dict)]
-    return {number: name for number, name in found if isinstance(number, int) and isinstance(name, str)}
+    return {number: name for number, name in found if is_int64(number)}
 
 
 def _index_images(images: list[Any], path: Path, faults: Faults) -> dict[Any, Mapping[str, Any]]:

@@ -94,6 +94,15 @@ def require_images(folder: Path) -> list[Path]:
     return images
 
 
+def list_labels(folder: Path, suffix: str) -> list[Path]:
+    """What of ``folder`` has this suffix, in capitals too, sorted by name; hidden files are left out.
+
+    A link to nothing is listed, so that reading it says what is wrong.
+    """
+    found = (path for path in folder.iterdir() if path.suffix.lower() == suffix)
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
 def _unreadable(masks: Path) -> list[DataError]:
     """What of the mask file, or the folder of masks, of an image cannot be read, whatever its size should be."""
     faults = Faults()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -10,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mobilesam_core.config.data import LabelmeConfig
-from mobilesam_core.data.annotations import Read, read_json_object, read_objects
+from mobilesam_core.data.annotations import Read, is_text, read_json_object, read_objects
 from mobilesam_core.data.faults import Faults, OnFault
-from mobilesam_core.data.folder import require_folder
+from mobilesam_core.data.folder import list_labels, require_folder
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.errors import DataError
@@ -40,7 +42,7 @@ class LabelmeSource:
         folder = require_folder(root / config.annotations, "annotations")
         images = None if config.images is None else require_folder(root / config.images, "images")
         self._channels = channels
-        files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+        files = list_labels(folder, ".json")
         if not files:
             raise DataError(
                 f"The folder {folder} holds no JSON file.",
@@ -132,12 +134,12 @@ def _points(points: Any) -> Sequence[tuple[float, float]]:
         raise ValueError("has no points")
     for point in points:
         if not (isinstance(point, list) and len(point) == 2 and all(_is_finite(value) for value in point)):
-            raise ValueError(f"has the point {point!r}, which is not [x, y]")
+            raise ValueError(f"has the point {reprlib.repr(point)}, which is not [x, y]")
     return [(float(x), float(y)) for x, y in points]
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # a whole number may be any
 
 
 def _read_labelme(file: Path) -> Mapping[str, Any]:
@@ -147,11 +149,21 @@ def _read_labelme(file: Path) -> Mapping[str, Any]:
         raise DataError(f"{file} is not labelme: `shapes` {state}.", _NOT_LABELME)
     if not isinstance(content.get("imagePath"), str) or not content["imagePath"]:
         raise DataError(f"{file} is not labelme: `imagePath` names no image.", _NOT_LABELME)
+    for key in ("imageHeight", "imageWidth"):
+        if not isinstance(content.get(key), int | float | None):
+            raise DataError(f"{file} is not labelme: `{key}` is {content[key]!r}, which is no number.", _NOT_LABELME)
     unlabelled = [
-        f"shapes[{place}] has no `label`"
+        f"shapes[{place}] {problem}"
         for place, shape in enumerate(content["shapes"])
-        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str)
+        if (problem := _label_problem(shape))
     ]
     if unlabelled:
         raise DataError(f"{file} is not labelme: {'; '.join(unlabelled)}.", _NOT_LABELME, "annotation")
     return content
+
+
+def _label_problem(shape: Any) -> str:
+    label = shape.get("label") if isinstance(shape, dict) else None
+    if label is None:
+        return "has no `label`"
+    return "" if is_text(label) else f"has the label {label!r}, which is no text"

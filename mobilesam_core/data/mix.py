@@ -8,6 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from mobilesam_core.data.sample import Sample, SampleSource
+from mobilesam_core.errors import ConfigError
+
+_MOST = 10**8  # samples, whose index takes some gigabytes
 
 
 class MixSource:
@@ -20,17 +23,29 @@ class MixSource:
 
     Args:
         count: None is the fewest with which each sample of each source occurs.
+
+    Raises:
+        ConfigError: that would be more samples than an index of them has room for.
     """
 
     def __init__(self, sources: Sequence[SampleSource], weights: Sequence[float], count: int | None = None) -> None:
         self._sources = list(sources)
         lengths = np.array([len(source) for source in sources])
         shares = np.array(weights, float)
-        if count is None:
-            last = ((lengths - 0.5) / shares).max()  # when the last sample of the source that takes longest is due
-            taken = np.maximum(lengths, np.floor(last * shares + 0.5).astype(int))
-        else:
-            taken = np.ceil(count * shares / shares.sum()).astype(int) + 1  # enough to cut from
+        if count is not None and count > _MOST:
+            raise ConfigError(f"`count` of the mix is more than {_MOST} images.", "Choose a smaller one.")
+        with np.errstate(over="ignore", invalid="ignore"):  # of weights far apart
+            if count is None:
+                last = ((lengths - 0.5) / shares).max()  # when the last sample of the source that takes longest is due
+                wanted = np.maximum(lengths, np.floor(last * shares + 0.5))
+            else:
+                wanted = np.ceil(count * shares / shares.sum()) + 1  # enough to cut from
+        if not wanted.sum() <= _MOST + len(wanted):  # or no number
+            raise ConfigError(
+                f"With these values of `weight` an epoch of the mix would have more than {_MOST} images.",
+                "Choose weights that are less far apart, or set `count`.",
+            )
+        taken = wanted.astype(int)
         due = np.concatenate([(np.arange(n) + 0.5) / w for n, w in zip(taken, shares, strict=True)])
         of = np.repeat(np.arange(len(taken)), taken)
         self._set = of[np.lexsort((of, due))][:count]

@@ -9,7 +9,7 @@ from typing import Any
 from mobilesam_core.config.data import Sa1bConfig
 from mobilesam_core.data.annotations import Read, flat_box, read_json_object, read_objects, read_segmentation
 from mobilesam_core.data.faults import Faults, OnFault
-from mobilesam_core.data.folder import pair_by_stem, require_folder, require_images
+from mobilesam_core.data.folder import list_labels, pair_by_stem, require_folder, require_images
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample, path_key
 from mobilesam_core.errors import DataError
@@ -21,7 +21,8 @@ _EMPTY_BYTES = 2000  # a file without annotations is small: larger ones need not
 class Sa1bSource:
     """Pairs of an image and a JSON of the same stem, sorted by file name; labels are the annotations' ids.
 
-    An image whose list of annotations is empty is left out; ``unannotated`` counts them.
+    An image whose list of annotations is empty is left out; ``unannotated`` counts them. In a file of more than 2000
+    bytes an empty list is found when the image is read, and is an error.
 
     Args:
         on_fault: told of each file that does not pair up; the pairs make the set. None: these are an error.
@@ -36,7 +37,7 @@ class Sa1bSource:
         self._channels = channels
         annotations = config.annotations or config.images
         folder = require_folder(root / annotations, "annotations")
-        files = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+        files = list_labels(folder, ".json")
         images = require_images(self._folder)
         pairs = pair_by_stem(images, files, folder, [path.stem for path in files], on_fault, "JSON file")
         self._pairs = [pair for pair in pairs if not _is_empty(pair[1])]
@@ -81,11 +82,9 @@ def _read_annotations(file: Path) -> list[Any]:
 
 def _is_empty(file: Path) -> bool:
     """Whether a file has no annotation; one that is broken has, so that reading it says what is wrong."""
-    if file.stat().st_size > _EMPTY_BYTES:
-        return False
     try:
-        return not _read_annotations(file)
-    except DataError:
+        return file.stat().st_size <= _EMPTY_BYTES and not _read_annotations(file)
+    except (DataError, OSError):
         return False
 
 

@@ -28,18 +28,21 @@ from mobilesam_core.ops.rle import encode_rle
 TargetName = Literal["coco", "sa1b", "yolo", "labelme", "per_instance", "instances"]
 
 IMAGES = Path("images")
+_LAST_CLASS = 65535  # of 16-bit masks; more lines would make no list of names
 
 
 class Target(ABC):
     """Writes what belongs to the images, which lie in ``folder/images``.
 
     categories: names by category; those that are not named are called ``class_7``.
+    numbered: whether categories are numbers of classes from 0 already. If not, ``categories`` has all of them.
     lossy: write what the format can hold of masks that it cannot hold whole.
     """
 
-    def __init__(self, folder: Path, categories: Mapping[int, str], lossy: bool) -> None:
+    def __init__(self, folder: Path, categories: Mapping[int, str], numbered: bool, lossy: bool) -> None:
         self.folder = folder
         self.categories = dict(categories)
+        self.numbered = numbered
         self.lossy = lossy
         self.lost_objects = 0
         self.lost_pixels = 0
@@ -71,8 +74,8 @@ class Target(ABC):
 class CocoTarget(Target):
     """``annotations.json``, with compressed RLE."""
 
-    def __init__(self, folder: Path, categories: Mapping[int, str], lossy: bool) -> None:
-        super().__init__(folder, categories, lossy)
+    def __init__(self, folder: Path, categories: Mapping[int, str], numbered: bool, lossy: bool) -> None:
+        super().__init__(folder, categories, numbered, lossy)
         self._images: list[dict[str, Any]] = []
         self._count = 0
         self._file = folder / "annotations.json"
@@ -105,8 +108,8 @@ class CocoTarget(Target):
 class Sa1bTarget(Target):
     """``images/<stem>.json``, with compressed RLE; objects are numbered from 1."""
 
-    def __init__(self, folder: Path, categories: Mapping[int, str], lossy: bool) -> None:
-        super().__init__(folder, categories, lossy)
+    def __init__(self, folder: Path, categories: Mapping[int, str], numbered: bool, lossy: bool) -> None:
+        super().__init__(folder, categories, numbered, lossy)
         self._count = 0
 
     def config(self) -> Sa1bConfig:
@@ -121,11 +124,14 @@ class Sa1bTarget(Target):
 
 
 class YoloTarget(Target):
-    """``labels/<stem>.txt`` and ``labels/classes.txt``: classes count from 0 in the order of the source's."""
+    """``labels/<stem>.txt`` and ``labels/classes.txt``, which names every number up to the last.
 
-    def __init__(self, folder: Path, categories: Mapping[int, str], lossy: bool) -> None:
-        super().__init__(folder, categories, lossy)
-        self._numbers = {category: number for number, category in enumerate(sorted(categories))}
+    Numbers of classes stay; other categories count from 0 in their order.
+    """
+
+    def __init__(self, folder: Path, categories: Mapping[int, str], numbered: bool, lossy: bool) -> None:
+        super().__init__(folder, categories, numbered, lossy)
+        self._numbers = {category: category if numbered else place for place, category in enumerate(sorted(categories))}
         self._labels = folder / "labels"
         self._labels.mkdir()
 
@@ -136,14 +142,19 @@ class YoloTarget(Target):
         height, width = masks.shape
         lines = []
         for index, category in enumerate(categories):
-            number = self._numbers.setdefault(category, len(self._numbers))
+            number = self._numbers.setdefault(category, category)
+            if not 0 <= number <= _LAST_CLASS:
+                raise DataError(
+                    f"{image}: an object is of class {number}; classes.txt names those from 0 to {_LAST_CLASS}."
+                )
             points = np.reshape(mask_to_polygon(masks.dense([index])[0]), (-1, 2)) / (width, height)
             lines.append(" ".join([str(number), *(f"{share:.8g}" for share in points.ravel())]) + "\n")
         (self._labels / Path(image).with_suffix(".txt")).write_text("".join(lines), "utf-8")
 
     def finish(self) -> tuple[str, ...]:
-        names = tuple(self._name(category) for category in self._numbers)
-        (self._labels / CLASS_NAMES).write_text("".join(" ".join(name.split()) + "\n" for name in names), "utf-8")
+        named = {number: " ".join(self._name(category).split()) for category, number in self._numbers.items()}
+        names = tuple(named.get(number) or f"class_{number}" for number in range(max(named, default=-1) + 1))
+        (self._labels / CLASS_NAMES).write_text("".join(f"{name}\n" for name in names), "utf-8")
         return names
 
 
@@ -201,8 +212,8 @@ class PerInstanceTarget(Target):
 class InstancesTarget(Target):
     """``masks/<stem>.png``: 16-bit ids from 1; with ``lossy``, smaller objects lie on larger ones."""
 
-    def __init__(self, folder: Path, categories: Mapping[int, str], lossy: bool) -> None:
-        super().__init__(folder, categories, lossy)
+    def __init__(self, folder: Path, categories: Mapping[int, str], numbered: bool, lossy: bool) -> None:
+        super().__init__(folder, categories, numbered, lossy)
         (folder / "masks").mkdir()
 
     def config(self) -> FolderConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy as np
 from mobilesam_core.config.data import YoloConfig
 from mobilesam_core.data.annotations import Read, read_objects
 from mobilesam_core.data.faults import Faults, OnFault
-from mobilesam_core.data.folder import pair_by_stem, require_folder, require_images
+from mobilesam_core.data.folder import list_labels, pair_by_stem, require_folder, require_images
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample, path_key
 from mobilesam_core.errors import DataError
 from mobilesam_core.ops.rle import polygons_to_rle, rle_areas
 
 CLASS_NAMES = "classes.txt"
+_BEGIN = 256  # bytes, in which all but a file of blank lines has a label
 _ROUNDING = 1e-6  # by which a coordinate may exceed 1: some tools compute in float32
 
 
@@ -41,8 +43,9 @@ class YoloSource:
         folder = require_folder(root / config.labels, "labels")
         images = require_images(self._folder)
         stems = {path.stem for path in images}
-        files = [path for path in sorted(folder.glob("*.txt")) if not path.name.startswith(".") and not _is_blank(path)]
-        labelled = [path for path in files if path.name != CLASS_NAMES or path.stem in stems]
+        files = [path for path in list_labels(folder, ".txt") if not _is_blank(path)]
+        classes = [path for path in files if path.name.lower() == CLASS_NAMES and path.stem not in stems]
+        labelled = [path for path in files if path not in classes]
         names = [path.stem for path in labelled]
         wanted = [path for path in images if path.stem in set(names)]
         if not wanted:
@@ -55,8 +58,9 @@ class YoloSource:
         self.unannotated = len(images) - len(wanted)
         self.categories: dict[int, str] = {}
         faults = Faults()
-        with faults.catch():
-            self.categories = _class_names(folder / CLASS_NAMES)
+        for path in classes:
+            with faults.catch():
+                self.categories |= _class_names(path)
         faults.settle(on_fault)
 
     def __len__(self) -> int:
@@ -106,12 +110,17 @@ def _number(text: str) -> float:
 
 
 def _is_blank(path: Path) -> bool:
-    # The shortest polygon takes 13 bytes: larger files need not be read to know.
-    return path.stat().st_size < 13 and not path.read_bytes().strip()
+    """Whether a file has no line; one that cannot be read has, so that reading it says what is wrong."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(_BEGIN).removeprefix(BOM_UTF8)
+            return not begin.strip() and not file.read().strip()
+    except OSError:
+        return False
 
 
 def _class_names(path: Path) -> dict[int, str]:
-    lines = _read_text(path).splitlines() if path.exists() else []
+    lines = _read_text(path).splitlines()
     return {number: name.strip() for number, name in enumerate(lines) if name.strip()}
 
 

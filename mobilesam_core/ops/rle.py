@@ -72,6 +72,8 @@ def polygons_to_rle(polygons: Sequence[Sequence[float]], height: int, width: int
             points = np.asarray(polygon, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError("has a polygon that is no list of numbers") from error
+        except OverflowError as error:
+            raise ValueError("has a coordinate too large to be one") from error
         if points.ndim != 1 or len(points) % 2 or len(points) < 6:
             raise ValueError("has a polygon that is not [x1, y1, x2, y2, ...] of at least 3 points")
         if not np.isfinite(points).all():

@@ -74,7 +74,7 @@ def _records(text: str, path: Path) -> Iterator[Record]:
             return
         try:
             yield _record(dict(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(
                 f"Line {number} of {path} is not a line of a training log.",
                 "Remove it; or go on with the run (--resume), which drops broken lines.",

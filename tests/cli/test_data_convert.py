@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +35,22 @@ def test_what_is_printed_trains_on_the_new_set(run_cli, images: Path, tmp_path: 
     for index in range(3):
         objects = range(len(before[index].masks))
         assert np.array_equal(before[index].masks.dense(objects), after[index].masks.dense(objects))
+
+
+def test_names_are_printed_as_they_are(run_cli, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set[/a] :smile:"
+    ran = run_cli("data", "convert", "--from", "folder", "--images", images, "--masks", images.parent / "masks",
+                  "--to", "coco", "--out", out)  # fmt: skip
+    assert ran.code == 0 and f": {out}\n" in ran.out
+    assert yaml.safe_load(ran.out[ran.out.index("data:") :])["data"]["root"] == str(out)
+
+
+def test_names_that_the_output_cannot_hold(images: Path, tmp_path: Path) -> None:
+    command = ["-m", "mobilesam_cli", "data", "convert", "--from", "folder", "--images", images, "--masks",
+               images.parent / "masks", "--to", "coco", "--out", tmp_path / "sét"]  # fmt: skip
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "200"}
+    ran = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0 and r"s\xe9t" in ran.stdout
 
 
 def write_config(folder: Path, printed: str) -> Path:

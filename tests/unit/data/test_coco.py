@@ -141,6 +141,10 @@ def test_a_missing_image_is_found_when_read(write, tmp_path: Path) -> None:
         ({"annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\] has no `category_id`"),
         ({"annotations": [annotation(1, [SQUARE], image_id=[])]}, "`image_id` of annotations"),
         ({"annotations": [3]}, r"annotations\[0\] is no object"),
+        (
+            {"annotations": [annotation(1, [SQUARE], category_id=2**70)]},
+            r"`category_id` of annotations\[0\] does not fit",
+        ),
         ({"images": [{"id": 1, "file_name": "1.png", "height": 2}]}, r"images\[0\] has no `width`"),
         ({"images": [{"id": 1, "file_name": "1.png", "height": 2, "width": 3}] * 2}, "id 1 occurs twice"),
     ],
@@ -195,7 +199,14 @@ def test_category_names(write) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("", "not JSON"), ("{", "not JSON"), ("\xff", "not JSON"), ("[]", "top level"), ("{}", "`images` is missing")],
+    [
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("\xff", "not JSON"),
+        ("[]", "top level"),
+        ("1" * 9999, "thousands of digits"),
+        ("{}", "`images` is missing"),
+    ],
 )
 def test_what_is_no_json(tmp_path: Path, text: str, problem: str) -> None:
     (tmp_path / "a.json").write_text(text, encoding="latin-1")

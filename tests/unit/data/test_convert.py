@@ -16,7 +16,7 @@ from PIL import Image
 from mobilesam_core.config.data import CocoConfig, FolderConfig, SetConfig, ShapesConfig
 from mobilesam_core.data.build import build_source
 from mobilesam_core.data.convert import Conversion, convert
-from mobilesam_core.data.targets import TargetName
+from mobilesam_core.data.targets import CocoTarget, TargetName
 from mobilesam_core.errors import DataError, OutputError, UsageError
 from mobilesam_core.ops.rle import encode_rle
 from mobilesam_core.progress import NullReporter
@@ -149,9 +149,10 @@ def test_turned_photographs(target: TargetName, tmp_path: Path) -> None:
 
 
 def test_images_get_names_of_their_own(tmp_path: Path) -> None:
-    keys = ["a.png", "sub/a.png", "sub-a.png", "A.jpg", "../b.png", ".c.png", "no suffix", "classes.png", "v1.2.png"]
+    keys = ["a.png", "sub/a.png", "sub-a.png", "A.jpg", "../b.png", ".c.png", "no suffix", "classes.png", "v1.2.png",
+            "x\\y.png"]  # fmt: skip
     config = write_coco(tmp_path, dict.fromkeys(keys, masks()))
-    expected = ["a", "sub-a", "sub-a-2", "A-2", "b", "c", "no suffix", "classes-2", "v1.2"]
+    expected = ["a", "sub-a", "sub-a-2", "A-2", "b", "c", "no suffix", "classes-2", "v1.2", "x-y"]
     for target in TARGETS:
         result = convert(config, tmp_path, target, tmp_path / target)
         assert sorted(p.stem for p in (result.folder / "images").iterdir() if p.suffix != ".json") == sorted(expected)
@@ -179,6 +180,63 @@ def test_class_masks_keep_their_numbers(write_folder, two_squares: np.ndarray, t
     assert build_source(result.config, result.folder)[0].masks.labels.tolist() == [3, 6]
 
 
+def test_yolo_keeps_the_numbers_of_classes(write_folder, two_squares: np.ndarray, tmp_path: Path) -> None:
+    config = write_folder("classes", {"a": two_squares * 2, "b": (two_squares > 1) * np.uint8(3)})
+    first = convert(config, tmp_path, "yolo", tmp_path / "first")
+    names = ("class_0", "class_1", "class_2", "class_3", "class_4")
+    assert first.categories == names and (first.folder / "labels/classes.txt").read_text().split() == list(names)
+    (first.folder / "labels/classes.txt").write_text("\none\n\nthree\n\n\nspare\n")
+    again = convert(first.config, first.folder, "yolo", tmp_path / "again")
+    assert again.categories == ("class_0", "one", "class_2", "three", "class_4", "class_5", "spare")
+    (first.folder / "labels/classes.txt").unlink()
+    for result in (again, convert(first.config, first.folder, "yolo", tmp_path / "unnamed")):
+        source = build_source(result.config, result.folder)
+        assert [source[index].masks.labels.tolist() for index in range(2)] == [[2, 4], [3]]
+    text = (first.folder / "labels/b.txt").read_text()
+    (first.folder / "labels/b.txt").write_text("70000" + text[1:])
+    with pytest.raises(
+        DataError, match=r"b\.png: an object is of class 70000; classes\.txt names those from 0 to 65535"
+    ):
+        convert(first.config, first.folder, "yolo", tmp_path / "never")
+
+
+def test_yolo_counts_the_categories_that_the_coco_file_lists(tmp_path: Path) -> None:
+    write_coco(tmp_path, {"a.png": masks()[1:2] | masks()[:1]})  # one object, of category 5
+    document = json.loads((tmp_path / "a.json").read_text())
+    listed = [{"id": 9, "name": "long thing"}, {"id": 5, "name": " "}, {"id": 1, "name": "first"}, {"id": 7}]
+    for categories, names, number in (
+        (listed, ("first", "class_1", "class_7", "long thing"), 1),
+        (listed[:1], ("class_5", "long thing"), 0),
+        ([], tuple(f"class_{place}" for place in range(6)), 5),
+    ):
+        (tmp_path / "a.json").write_text(json.dumps(document | {"categories": categories}))
+        result = convert(CONFIG, tmp_path, "yolo", tmp_path / f"out {len(categories)}")
+        assert result.categories == names
+        assert build_source(result.config, result.folder)[0].masks.labels.tolist() == [number]
+
+
+def test_numbers_for_the_names_of_labelme_are_of_one_set(tmp_path: Path) -> None:
+    before = convert(write_coco(tmp_path, {"a.png": masks()}), tmp_path, "labelme", tmp_path / "labelme")
+    said = Said()
+    result = convert(before.config, before.folder, "yolo", tmp_path / "yolo", reporter=said)
+    assert result.categories == ("cell", "long thing") and any("hold for it alone" in line for line in said.lines)
+
+
+def test_objects_without_pixels_are_counted(tmp_path: Path) -> None:
+    write_coco(tmp_path, {"a.png": masks()})
+    document = json.loads((tmp_path / "a.json").read_text())
+    sliver = {"image_id": 0, "category_id": 5, "segmentation": [[0.1, 0.1, 0.2, 0.1, 0.2, 0.2]]}
+    document["annotations"] += [{"id": number, **sliver} for number in range(10, 17)]
+    document["annotations"][0]["bbox"] = [0, 0, 0, 0]  # odd, but kept
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    said = Said()
+    result = convert(CONFIG, tmp_path, "coco", tmp_path / "out", reporter=said)
+    assert result.objects == 4 and result.to_json()["without_pixels"] == 7
+    (line,) = said.lines
+    assert line.startswith("7 objects without pixels are left out:\n") and "annotation 14 " in line
+    assert "annotation 15 " not in line and line.endswith("… and 2 more")
+
+
 def test_nothing_is_left_where_an_image_is_bad(tmp_path: Path) -> None:
     config = write_coco(tmp_path, {"a.png": masks(), "b.png": masks(), "c.png": masks()})
     (tmp_path / "photos/a.png").write_bytes(b"")
@@ -197,10 +255,11 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(OutputError, match="disk is full"):
-        convert(config, tmp_path, "coco", tmp_path / "out")
-    assert sorted(tmp_path.iterdir()) == there
+    for module, name in ((shutil, "copyfile"), (CocoTarget, "finish"), (CocoTarget, "__init__")):
+        with monkeypatch.context() as patch, pytest.raises(OutputError, match="disk is full"):
+            patch.setattr(module, name, full)
+            convert(config, tmp_path, "coco", tmp_path / "out")
+        assert sorted(tmp_path.iterdir()) == there
 
 
 def test_where_it_may_be_written(tmp_path: Path) -> None:
@@ -211,6 +270,31 @@ def test_where_it_may_be_written(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert_same(convert(config, tmp_path, "coco", tmp_path / "empty"), [masks()])
     assert_same(convert(config, tmp_path, "coco", tmp_path / "new/deep"), [masks()])
+
+
+def test_where_it_could_not_be_put_is_said_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = write_coco(tmp_path, {"a.png": masks()})
+    (tmp_path / "a.json").unlink()  # which reading would find
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.chdir(tmp_path / "empty")
+    for out, problem in (
+        (Path(), "is the working folder"),
+        (tmp_path / "empty", "is the working folder"),
+        (Path("new/.."), "is the working folder"),
+        (tmp_path / "link", "is a symbolic link"),
+        (tmp_path / "dangling", "is a symbolic link"),
+        (tmp_path / "photos/new", "lies in .*photos, a folder of the set"),
+        (tmp_path / "empty/../photos/deep/new", "lies in .*photos, a folder of the set"),
+    ):
+        with pytest.raises(UsageError, match=problem):
+            convert(config, tmp_path, "coco", out)
+    with pytest.raises(OutputError, match="File name too long"):
+        convert(config, tmp_path, "coco", tmp_path / ("x" * 300))
+    assert not list((tmp_path / "empty").iterdir())
 
 
 @pytest.mark.parametrize("target", HOLD_OVERLAPS)

@@ -72,6 +72,12 @@ def test_where_images_are(write, tmp_path: Path) -> None:
     assert len(build_source(config, root)[0].masks) == 1
 
 
+def test_suffixes_in_capitals(write) -> None:
+    root = write(shape())
+    (root / "labelled/1.json").rename(root / "labelled/1.JSON")
+    assert len(build_source(CONFIG, root)) == 1
+
+
 def test_json_files_without_shapes_are_left_out_and_counted(write) -> None:
     root = write(shape())
     (root / "labelled/2.json").write_text('{"imagePath": "two.png", "shapes": []}')
@@ -95,6 +101,7 @@ def test_json_files_without_shapes_are_left_out_and_counted(write) -> None:
         (shape([[1, 2], [3, 4], [5, float("nan")]]), r"the point \[5, nan\]"),
         (shape([[1, 2], [3, 4], [5, "6"]]), r"the point \[5, '6'\]"),
         (shape([[1, 2], [3, 4], [5, 1e9]]), "far outside the image"),
+        (shape([[1, 2], [3, 4], [5, 10**400]]), r"the point \[5, 10+\.\.\.0+\], which is not"),
     ],
 )
 def test_a_bad_shape_is_named(write, bad: dict[str, Any], problem: str) -> None:
@@ -117,6 +124,9 @@ def test_a_bad_shape_of_a_group_is_named(write) -> None:
         ({"imagePath": None}, "`imagePath` names no image"),
         ({"shapes": [3]}, r"shapes\[0\] has no `label`"),
         ({"shapes": [shape(label=None)]}, r"shapes\[0\] has no `label`"),
+        ({"shapes": [shape(label=3)]}, r"shapes\[0\] has the label 3, which is no text"),
+        ({"shapes": [shape(label="a\ud83d")]}, r"has the label 'a\\ud83d', which is no text"),
+        ({"imageHeight": "20"}, "`imageHeight` is '20', which is no number"),
     ],
 )
 def test_what_is_no_labelme(write, changes: dict[str, Any], problem: str) -> None:

@@ -58,6 +58,14 @@ def test_without_a_count_every_sample_occurs_and_none_too_many() -> None:
         assert set(found[:-1]) != set(found)
 
 
+@pytest.mark.parametrize("weights", [[1, 1e-12], [1, 1e-320], [1, float("inf")]])
+def test_an_epoch_beyond_bounds_is_refused(weights: list[float]) -> None:
+    with pytest.raises(ConfigError, match="`weight`"):
+        order(weights, [4, 2])
+    with pytest.raises(ConfigError, match="`count`"):
+        order([1, 1], [4, 2], 10**400)
+
+
 def test_shares_hold_from_the_beginning_on() -> None:
     weights = np.array([5, 2, 1])
     letters = np.array([name[0] for name in order(weights.tolist(), [7, 100, 3], 400)])

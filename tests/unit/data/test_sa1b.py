@@ -71,6 +71,17 @@ def test_images_without_objects_are_left_out_and_counted(write) -> None:
         build_source(CONFIG, root)
 
 
+def test_suffixes_in_capitals_and_broken_links(write) -> None:
+    root = write(annotation())
+    (root / "photos/sa_1.json").rename(root / "photos/sa_1.JSON")
+    Image.new("L", (30, 20)).save(root / "photos/sa_2.jpg")
+    (root / "photos/sa_2.json").symlink_to("nowhere")
+    source = build_source(CONFIG, root)
+    assert len(source) == 2 and source[0].masks.labels.tolist() == [7]
+    with pytest.raises(DataError, match=r"sa_2\.json does not exist"):
+        source[1]
+
+
 def test_what_can_be_left_out(write) -> None:
     root = write(annotation(bbox=[4, 2, 0, 6]))
     Image.new("L", (30, 20)).save(root / "photos/sa_2.jpg")

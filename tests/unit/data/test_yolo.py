@@ -54,6 +54,22 @@ def test_class_names(write) -> None:
     assert build_source(CONFIG, root).categories == {0: "leaf", 1: "big spot"}
 
 
+def test_suffixes_in_capitals_blank_files_and_broken_links(write) -> None:
+    root = write(a=None, b=None, c="\ufeff \n", d="\n" * 999, e="\n" * 999 + f"1 {SQUARE}", classes=None)
+    (root / "labels/a.TXT").write_text(f"0 {SQUARE}")
+    (root / "labels/CLASSES.txt").write_text("leaf\n")
+    (root / "labels/b.txt").symlink_to("nowhere")
+    source = build_source(CONFIG, root)
+    assert [source.describe(index)[-5:] for index in range(len(source))] == ["a.png", "b.png", "e.png"]
+    assert source.categories == {0: "leaf"} and source.unannotated == 3
+    assert source[0].masks.labels.tolist() == [0] and source[2].masks.labels.tolist() == [1]
+    with pytest.raises(DataError, match=r"b\.txt cannot be read"):
+        source[1]
+    (root / "labels/classes.txt").write_text(f"2 {SQUARE}")  # of the image of that name
+    source = build_source(CONFIG, root)
+    assert source.categories == {0: "leaf"} and source[2].masks.labels.tolist() == [2]
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

@@ -101,6 +101,7 @@ def test_polygons_are_united() -> None:
         ([[1, 1, 4, 1, 4, float("nan")]], "finite"),
         ([[1, 1, 4, 1, 4, float("inf")]], "finite"),
         ([[1, 1, 4, 1, 4, 1e9]], "far outside"),
+        ([[1, 1, 4, 1, 4, 10**400]], "a coordinate too large"),
         ([["a", 1, 4, 1, 4, 4]], "no list of numbers"),
         ([[[1, 1], [4, 1], [4, 4]]], "at least 3 points"),
         ([[1, 1, 4, 1, 4, None]], "no list of numbers|finite"),

@@ -38,7 +38,15 @@ def test_half_a_line_at_the_end_does_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["no json", "[1]", "5", '{"split": "val", "epoch": 1}', '{"split":"val","step":1,"epoch":1,"a":"b"}']
+    "line",
+    [
+        "no json",
+        "[1]",
+        "5",
+        '{"split": "val", "epoch": 1}',
+        '{"split":"val","step":1,"epoch":1,"a":"b"}',
+        f'{{"split":"val","step":1,"epoch":1,"a":1{"0" * 400}}}',
+    ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     path = log(tmp_path / "metrics.jsonl", val(1, miou=0.5), end=f"{line}\n")
