@@ -297,7 +297,8 @@ def test_views_are_those_of_training_with_prompts_in_their_masks(config: Path, k
     from mobilesam_core.data.loader import build_loader
     from mobilesam_core.data.training_set import TrainingSet
 
-    settings = load_train_config(str(config), [PREVIEW[1], "prompts.box_noise=0", f"train.cache.views={kept}"])
+    overrides = ["prompts.box_noise=0", "train.freeze.image_encoder=true", f"train.cache.views={kept}"]
+    settings = load_train_config(str(config), [PREVIEW[1], *overrides])
     views = list(first_views(settings, 10))  # into the second epoch
     data = settings.data
     source = build_source(data.train, data.root)
