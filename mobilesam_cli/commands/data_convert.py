@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mobilesam_cli.data_sets import set_of_config
 from mobilesam_cli.options import Json, Overrides
 from mobilesam_core.errors import UsageError
 
@@ -98,8 +99,6 @@ def _data(
     options: dict[str, Path | MaskMode],
 ) -> tuple[SetConfig, Path]:
     """The data set the options name, and what its paths are relative to."""
-    from mobilesam_core.config.loading import load_train_config
-
     if (config is None) == (source is None):
         raise UsageError(
             "Name the data once: " + ("none is given." if config is None else "--config and --from are both given."),
@@ -112,17 +111,7 @@ def _data(
         return _set_of(source, options), Path()
     if options:
         raise UsageError(f"{_option(next(iter(options)))} goes with --from, not with --config.")
-    data = load_train_config(config, overrides or []).data
-    chosen = data.train if split == "train" else data.val
-    if chosen is None:
-        raise UsageError(f"The config '{config}' has no data.val.", "Use --split train.")
-    if chosen.format == "images":
-        raise UsageError(f"The images of data.{split} have no labels to convert.", "Use --split val.")
-    if chosen.format == "mix":
-        raise UsageError(
-            f"data.{split} is a mix, whose classes may mean different things.", "Convert each of its sets with --from."
-        )
-    return chosen, data.root
+    return set_of_config(config, split, overrides or [])
 
 
 def _set_of(source: Source, options: dict[str, Path | MaskMode]) -> SetConfig:

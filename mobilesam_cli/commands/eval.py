@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from mobilesam_cli.data_sets import set_of_config
 from mobilesam_cli.model_options import (
     Device,
     Embeddings,
@@ -244,7 +245,6 @@ def _data(
 ) -> tuple[SetConfig, Path]:
     """The data set the options name, and what its paths are relative to."""
     from mobilesam_core.config.data import CocoConfig, FolderConfig
-    from mobilesam_core.config.loading import load_train_config
 
     given = [name for name, value in (("--config", config), ("--images", images)) if value is not None]
     if len(given) != 1:
@@ -255,17 +255,7 @@ def _data(
     if config is not None:
         if masks is not None or annotations is not None:
             raise UsageError("--masks and --annotations go with --images, not with --config.")
-        data = load_train_config(config, overrides or []).data
-        chosen = data.val if split == "val" else data.train
-        if chosen is None:
-            raise UsageError(f"The config '{config}' has no data.val.", "Use --split train, or --images.")
-        if chosen.format == "images":
-            raise UsageError(f"The images of data.{split} have no labels to compare with.", "Use --split val.")
-        if chosen.format == "mix":
-            raise UsageError(
-                f"data.{split} is a mix, which may hold an image several times.", "Evaluate on each of its sets."
-            )
-        return chosen, data.root
+        return set_of_config(config, split, overrides or [])
     assert images is not None
     if overrides:
         raise UsageError("--set changes a config, but there is no --config.")

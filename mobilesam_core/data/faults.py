@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from mobilesam_core.errors import DataError
 
+Found = TypeVar("Found")
+Pixels = TypeVar("Pixels")
 OnFault = Callable[[DataError], None]
 """Told of each part of a set that cannot be used and is left out."""
 
@@ -38,6 +41,17 @@ class Faults:
         for fault in self.found:
             assert on_fault is not None
             on_fault(fault)
+
+
+def read_both(annotations: Callable[[], Found], image: Callable[[], Pixels]) -> tuple[Found, Pixels]:
+    """What the two readers give; where both fail, one DataError says what is wrong with each."""
+    faults = Faults()
+    with faults.catch():
+        found = annotations()
+    with faults.catch():
+        pixels = image()
+    faults.settle()  # from here on both are there
+    return found, pixels
 
 
 def single(fault: DataError) -> tuple[DataError, ...]:

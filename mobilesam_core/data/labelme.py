@@ -13,7 +13,7 @@ import numpy as np
 
 from mobilesam_core.config.data import LabelmeConfig
 from mobilesam_core.data.annotations import Read, is_text, read_json_object, read_objects
-from mobilesam_core.data.faults import Faults, OnFault
+from mobilesam_core.data.faults import Faults, OnFault, read_both
 from mobilesam_core.data.folder import list_labels, require_folder
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample
@@ -77,12 +77,7 @@ class LabelmeSource:
 
     def __getitem__(self, index: int) -> Sample:
         path, file = self._records[index]
-        faults = Faults()
-        with faults.catch():
-            content = _read_labelme(file)
-        with faults.catch():
-            image = read_image(path, self._channels)
-        faults.settle()  # from here on both are there
+        content, image = read_both(lambda: _read_labelme(file), lambda: read_image(path, self._channels))
         shape = (image.shape[0], image.shape[1])
         stated = (content.get("imageHeight") or shape[0], content.get("imageWidth") or shape[1])
         if stated != shape:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mobilesam_core.config.data import Sa1bConfig
 from mobilesam_core.data.annotations import Read, flat_box, read_json_object, read_objects, read_segmentation
-from mobilesam_core.data.faults import Faults, OnFault
+from mobilesam_core.data.faults import OnFault, read_both
 from mobilesam_core.data.folder import list_labels, pair_by_stem, require_folder, require_images
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample, path_key
@@ -55,16 +55,7 @@ class Sa1bSource:
 
     def __getitem__(self, index: int) -> Sample:
         path, file = self._pairs[index]
-        faults = Faults()
-        with faults.catch():
-            annotations = _read_annotations(file)
-            if not annotations:  # and yet too large to have been found so before
-                raise DataError(
-                    f"{file} annotates no object.", "Remove it with its image, or annotate the object.", "empty"
-                )
-        with faults.catch():
-            image = read_image(path, self._channels)
-        faults.settle()  # from here on both are there
+        annotations, image = read_both(lambda: _read_some(file), lambda: read_image(path, self._channels))
         shape = (image.shape[0], image.shape[1])
         entries = [(f"annotations[{place}]", annotation) for place, annotation in enumerate(annotations)]
         masks, remarks = read_objects(entries, lambda each: _read(each, shape), shape, str(file))
@@ -77,6 +68,14 @@ def _read_annotations(file: Path) -> list[Any]:
     if not isinstance(annotations, list):
         state = "is not a list" if "annotations" in content else "is missing"
         raise DataError(f"{file} is not SA-1B: `annotations` {state}.", _NOT_SA1B)
+    return annotations
+
+
+def _read_some(file: Path) -> list[Any]:
+    """The annotations, at least one."""
+    annotations = _read_annotations(file)
+    if not annotations:  # and yet too large to have been found so before
+        raise DataError(f"{file} annotates no object.", "Remove it with its image, or annotate the object.", "empty")
     return annotations
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mobilesam_core.config.data import YoloConfig
 from mobilesam_core.data.annotations import Read, read_objects
-from mobilesam_core.data.faults import Faults, OnFault
+from mobilesam_core.data.faults import Faults, OnFault, read_both
 from mobilesam_core.data.folder import list_labels, pair_by_stem, require_folder, require_images
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import Sample, path_key
@@ -71,12 +71,7 @@ class YoloSource:
 
     def __getitem__(self, index: int) -> Sample:
         path, file = self._pairs[index]
-        faults = Faults()
-        with faults.catch():
-            lines = _read_text(file).splitlines()
-        with faults.catch():
-            image = read_image(path, self._channels)
-        faults.settle()  # from here on both are there
+        lines, image = read_both(lambda: _read_text(file).splitlines(), lambda: read_image(path, self._channels))
         shape = (image.shape[0], image.shape[1])
         entries = [(f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
         masks, remarks = read_objects(entries, lambda line: _read(line, shape), shape, str(file))

@@ -51,7 +51,7 @@ class ViewKeys:
             path = Path(name)
             self._contents[name] = file_sha256(path) if path.is_file() else _sha256(data.train.model_dump_json(), name)
 
-    def of_files(self) -> Iterable[str]:
+    def of_images(self) -> Iterable[str]:
         """The keys of all images, whole and unchanged."""
         return self._contents.values()
 
@@ -105,12 +105,14 @@ def cache_embeddings(
     keys = ViewKeys(sets.train.source, config)
     images = _val_images(sets.val, config.train.validation.max_images)
     try:
-        _fill(config, model, sets, keys, images, where, fabric, reporter)
+        _fill(config, model, sets, keys, views, images, where, fabric, reporter)
     except UsageError as error:
         raise UsageError(error.message, "Name another folder (train.cache.folder), or none.") from error
     except OutputError as error:
         if cache.use == "always":
             raise OutputError(error.message, "Free some space, or name another folder (train.cache.folder).") from error
+        if cache.folder is None:  # what fits is of no use, and the disk is needed for checkpoints
+            shutil.rmtree(where, ignore_errors=True)
         reporter.warning(f"{error.message} Every step runs the frozen image encoder instead.")
         return sets
     stored = StoredEmbeddings(where, TorchRuntime(model)) if images else None
@@ -147,26 +149,29 @@ def _fill(
     model: Sam,
     sets: Sets,
     keys: ViewKeys,
+    views: int,
     images: list[int],
     folder: Path,
     fabric: Fabric,
     reporter: Reporter,
 ) -> None:
-    """Store the embedding of each view of the training images, and of the validation ``images``, that ``folder``
-    lacks."""
+    """Store the embedding of each of ``views`` views of the training images, and of the validation ``images``, that
+    ``folder`` lacks."""
     modes = [(module, module.training) for module in model.image_encoder.modules()]
     model.image_encoder.eval()
     size = 2 * model.prompt_encoder.no_mask_embed.embedding_dim * (model.image_size // STRIDE) ** 2
-    views = min(config.views or 1, config.train.epochs)
     count = len(sets.train) * views + len(images)
     # Runs may share a folder: each writes files of its own.
     part = f"-{uuid.uuid4().hex[:8]}" if config.train.cache.folder else ""
     try:
         with FeatureWriter(folder, Producer.of(model, config.train.precision), part) as writer:
-            known = [*keys.of_files(), *(file_sha256(Path(sets.val.describe(i))) for i in images if sets.val)]
-            held = sum(not writer.missing(key, [NECK]) for key in known)
-            # Of views that were changed the keys are not known before they are made.
-            require_space(folder, (count - (held if views == 1 else min(len(writer), count))) * size)
+            if config.data.augment.changes:
+                held = min(len(writer), count)  # keys of changed views are not known before they are made
+            else:
+                val_files = [Path(sets.val.describe(index)) for index in images] if sets.val is not None else []
+                known = [*keys.of_images(), *map(file_sha256, val_files)]
+                held = sum(not writer.missing(key, [NECK]) for key in known)
+            require_space(folder, (count - held) * size)
             with reporter.task("Caching embeddings", count, "views") as task:
                 made = chain(_train_views(sets.train, keys, views, config), _whole_images(images, sets.val, model))
                 for view in made:

@@ -81,7 +81,7 @@ def test_json_and_split(run_cli, tmp_path: Path) -> None:
         (["--from", "sa1b", "--images", ".", "--set", "a=1"], "there is no --config"),
         (["--config", "mix.yaml"], "data.train is a mix"),
         (["--config", "mix.yaml", "--split", "val"], "has no data.val"),
-        (["--config", "images.yaml"], "have no labels to convert"),
+        (["--config", "images.yaml"], "have no labels"),
         (["--config", "quickstart", "--out", "full"], "exists and is not an empty folder"),
     ],
 )
