@@ -98,7 +98,8 @@ def cache_embeddings(
         return sets
     views = min(config.views or 1, config.train.epochs)
     if cache.use == "auto" and cache.folder is None and views == config.train.epochs:
-        return sets  # nothing would be read twice
+        reporter.info("Every step runs the frozen image encoder: no embedding would be read twice.")
+        return sets
     where = cache.folder or folder.embeddings
     if cache.folder is None:
         _clear_others(where, Producer.of(model, config.train.precision))
