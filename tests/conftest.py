@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+
+# As the command line does for itself, before torch reads it: on shared cores, threads that wait busily keep others
+# waiting.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 import torch
 
 REPOSITORY = Path(__file__).parent.parent
