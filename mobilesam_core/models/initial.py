@@ -10,9 +10,9 @@ import math
 import torch
 from torch import nn
 
+from mobilesam_core.models.attention import Attention
 from mobilesam_core.models.mask_decoder import MaskDecoder
 from mobilesam_core.models.prompt_encoder import PromptEncoder
-from mobilesam_core.models.transformer import Attention
 
 FOREGROUND_PRIOR = 0.12
 """The probability that every mask pixel starts with: about the share of the image that an object covers."""

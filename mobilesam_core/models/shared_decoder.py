@@ -4,8 +4,8 @@ All prompts of an image share its tokens, which are many (P, 4096 for ``vit_t``)
 (T, 7 for a point or a box). So:
 
 - what the first block computes from the image alone is computed once;
-- later on the image's projections are absorbed into the tokens
-  (:meth:`~mobilesam_core.models.transformer.Attention.read`);
+- later on the image's projections are absorbed into the tokens (:class:`~mobilesam_core.models.attention.Reading`);
+- each piece of the image is written to and read at once, while it is in the caches;
 - masks are drawn for those prompts alone whose predicted IoU is worth it.
 
 Letters of shapes: N prompts, T tokens of each, h heads of width d, P image tokens, D width.
@@ -13,16 +13,21 @@ Letters of shapes: N prompts, T tokens of each, h heads of width d, P image toke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mobilesam_core.models.attention import Attention, Reading, Spreading, Writing, attend, scale_of
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.models.transformer import Attention, attend, scale_of
 from mobilesam_core.prompts.tensors import PromptTensors
+
+Write = Callable[[slice], Tensor]
+"""From places of an image to what is written there."""
+
+_PIECE = 1024  # image tokens
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class SharedImageDecoder:
         none = model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         self._image = (embedding + none).flatten(2).mT.contiguous()
         self._positions = model.prompt_encoder.get_dense_pe().flatten(2).mT.contiguous()
+        on_cpu = embedding.device.type == "cpu"
+        places = self._image.shape[1]
+        self._pieces = [slice(start, start + _PIECE) for start in range(0, places, _PIECE)] if on_cpu else []
         first = self._decoder.transformer.layers[0]
         placed = self._image + self._positions
         read, write = first.cross_attn_token_to_image, first.cross_attn_image_to_token
@@ -59,21 +67,25 @@ class SharedImageDecoder:
         asked = self._prompt_encoder.embed_tokens(prompts.points, prompts.labels)
         positions, mask = self._decoder.with_own_tokens(asked, prompts.absent)
         transformer = self._decoder.transformer
-        first, *others = transformer.layers
+        first, second = transformer.layers
         tokens = first.norm1(first.self_attn(positions, positions, positions, mask))
         tokens = first.norm2(tokens + self._read_first(first.cross_attn_token_to_image, tokens + positions))
         tokens = first.norm3(tokens + first.mlp(tokens))
-        written = self._write_first(first.cross_attn_image_to_token, tokens + positions, tokens, mask)
-        image = first.norm4(self._image + written)
-        for block in others:
-            placed = image + self._positions
-            tokens = block.norm1(tokens + block.self_attn(tokens + positions, tokens + positions, tokens, mask))
-            tokens = block.norm2(tokens + block.cross_attn_token_to_image.read(tokens + positions, placed, image))
-            tokens = block.norm3(tokens + block.mlp(tokens))
-            write = block.cross_attn_image_to_token.write
-            image = block.norm4(image + write(placed, tokens + positions, tokens, mask))
-        last = transformer.final_attn_token_to_image.read(tokens + positions, image + self._positions, image)
-        tokens = transformer.norm_final_attn(tokens + last)
+        write_first = self._writing_first(first.cross_attn_image_to_token, tokens + positions, tokens, mask)
+
+        tokens = second.norm1(tokens + second.self_attn(tokens + positions, tokens + positions, tokens, mask))
+        reading = Reading(second.cross_attn_token_to_image, tokens + positions)
+        image, seen = self._pass(self._image, write_first, first.norm4, reading)
+        tokens = second.norm2(tokens + seen)
+        tokens = second.norm3(tokens + second.mlp(tokens))
+        writing = Writing(second.cross_attn_image_to_token, tokens + positions, tokens, mask)
+
+        reading = Reading(transformer.final_attn_token_to_image, tokens + positions)
+        before = image
+        image, seen = self._pass(
+            before, lambda at: writing(before[:, at] + self._positions[:, at]), second.norm4, reading
+        )
+        tokens = transformer.norm_final_attn(tokens + seen)
         filters, iou_predictions = self._decoder.read_tokens(tokens)
         return Answers(iou_predictions, filters, image, tokens)
 
@@ -90,11 +102,27 @@ class SharedImageDecoder:
         out = attend(q[None], self._first_keys[None], self._first_values[None])[0]
         return attention.out_proj(out.unflatten(1, (n, t)).permute(1, 2, 0, 3).flatten(2))
 
-    def _write_first(self, attention: Attention, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    def _writing_first(self, attention: Attention, keys: Tensor, values: Tensor, mask: Tensor | None) -> Write:
+        """The first block's tokens write: the queries of the image are those that all prompts share."""
         n, t = keys.shape[:2]
         k = attention.split(attention.k_proj(keys)).transpose(0, 1).flatten(1, 2)
-        scores = (k * scale_of(k)) @ self._first_queries.mT
-        return attention.written(scores.unflatten(1, (n, t)).transpose(0, 1), values, mask)
+        scores = ((k * scale_of(k)) @ self._first_queries.mT).unflatten(1, (n, t)).transpose(0, 1)
+        spread = Spreading(attention, values, mask)
+        return lambda at: spread(scores[..., at])
+
+    def _pass(self, image: Tensor, write: Write, norm: nn.Module, reading: Reading) -> tuple[Tensor, Tensor]:
+        """Tokens write into the image, and the next ones read in what comes of it: the new image, what they see.
+
+        In pieces small enough to stay in a CPU's caches all the way: else half of the time goes into moving them.
+        """
+        if not (self._pieces and reading.absorbs and not torch.is_grad_enabled()):
+            image = norm(image + write(slice(None)))
+            return image, reading(image + self._positions, image)
+        parts = []
+        for piece in self._pieces:
+            parts.append(norm(image[:, piece] + write(piece)))
+            reading.look(parts[-1] + self._positions[:, piece], parts[-1])
+        return torch.cat(parts, dim=1), reading.result()
 
 
 def decode_shared(

@@ -7,108 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mobilesam_core.models.lora_linear import matrix_of
-
-
-class Attention(nn.Module):
-    """Multi-head attention whose inner width may be a fraction of the outer one."""
-
-    def __init__(self, dim: int, num_heads: int, downsample: int = 1) -> None:
-        super().__init__()
-        inner = dim // downsample
-        self.num_heads = num_heads
-        self.q_proj = nn.Linear(dim, inner)
-        self.k_proj = nn.Linear(dim, inner)
-        self.v_proj = nn.Linear(dim, inner)
-        self.out_proj = nn.Linear(inner, dim)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``q`` ``(N, Q, D)``, ``k`` and ``v`` ``(N, K, D)`` to ``(N, Q, D)``; ``mask``: which keys count."""
-        out = attend(self.split(self.q_proj(q)), self.split(self.k_proj(k)), self.split(self.v_proj(v)), mask)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
-
-    def read(self, queries: Tensor, placed: Tensor, image: Tensor) -> Tensor:
-        """As ``self(queries, placed, image)``, cheaper while T is small: T tokens read an image.
-
-        The image's projections, P x D x D/2 each, are absorbed into the tokens: ``(W_q t)·(W_k x)`` is
-        ``(W_kᵀ W_q t)·x``, and ``W_v`` may wait until the tokens have read. Each then costs h·T vectors instead of D/2,
-        which pays while ``h·T < D/2``. The keys' bias adds the same to all scores of a token, so the softmax does not
-        see it.
-
-        queries: ``(N, T, D)``. placed, image: ``(N, P, D)``, with and without positions.
-        """
-        if self.num_heads * queries.shape[1] >= self.q_proj.out_features:
-            return self(queries, placed, image)
-        q = self.split(self.q_proj(queries))
-        h, t = q.shape[1:3]
-        probes = (q * scale_of(q)) @ matrix_of(self.k_proj).unflatten(0, (h, -1))
-        weights = attention_weights(probes.flatten(1, 2) @ placed.mT)
-        seen = (weights @ image).unflatten(1, (h, t))
-        out = seen @ matrix_of(self.v_proj).unflatten(0, (h, -1)).mT + self.v_proj.bias.view(h, 1, -1)
-        return self.out_proj(out.transpose(1, 2).flatten(2))
-
-    def write(self, placed: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """As ``self(placed, keys, values, mask)``, cheaper while T is small: T tokens write into an image.
-
-        As in :meth:`read`; the output projection is applied before the tokens write. Here the softmax runs over tokens,
-        so the bias of the image's queries counts.
-
-        placed: ``(N, P, D)``. keys, values: ``(N, T, D)``. mask: ``(N, 1, 1, T)`` bool, which keys count.
-        """
-        if self.num_heads * keys.shape[1] >= self.q_proj.out_features:
-            return self(placed, keys, values, mask)
-        k = self.split(self.k_proj(keys))
-        h, t = k.shape[1:3]
-        k = k * scale_of(k)
-        probes = k @ matrix_of(self.q_proj).unflatten(0, (h, -1))
-        constants = k @ self.q_proj.bias.view(h, -1, 1)
-        scores = (probes.flatten(1, 2) @ placed.mT).unflatten(1, (h, t)) + constants
-        return self.written(scores, values, mask)
-
-    def written(self, scores: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``(N, h, T, P)`` scores of image tokens for the tokens that write ``values``, to ``(N, P, D)``."""
-        if mask is not None:
-            scores = scores.masked_fill(~mask.mT, float("-inf"))
-        weights = attention_weights(scores).flatten(1, 2)  # with the image along the rows: vector instructions
-        v = self.split(self.v_proj(values))
-        out = v @ matrix_of(self.out_proj).unflatten(1, (v.shape[1], -1)).permute(1, 2, 0)
-        return weights.mT @ out.flatten(1, 2) + self.out_proj.bias
-
-    def split(self, x: Tensor) -> Tensor:
-        """``(N, T, h·d)`` to ``(N, h, T, d)``."""
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-
-
-def scale_of(x: Tensor) -> float:
-    """What scores of ``(..., d)`` queries or keys are multiplied with."""
-    return float(x.shape[-1] ** -0.5)
-
-
-def attention_weights(scores: Tensor) -> Tensor:
-    """Softmax over dimension 2, with zeros for weights too small to count in a sum of float32.
-
-    Trained attention is peaked. What it hardly looks at gets weights below the normal range of float32, and a CPU takes
-    a hundred cycles for each product with one of them.
-    """
-    return F.threshold(scores.softmax(dim=2), 1e-20, 0.0, inplace=not torch.is_grad_enabled())
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention over ``(N, heads, tokens, width)``.
-
-    Between 7 tokens and 4096 image tokens, on a CPU, the fused kernel takes 0.15 to 0.95 of the time of a matmul, a
-    softmax and a matmul; but backwards in bfloat16 it takes 1.2 to 2.9 times as long as they.
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
-        if mask is not None:
-            weights = weights.masked_fill(~mask, float("-inf"))
-        return weights.softmax(dim=3) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+from mobilesam_core.models.attention import Attention, Reading, Writing
 
 
 class MLPBlock(nn.Module):
@@ -150,12 +52,17 @@ class TwoWayBlock(nn.Module):
         placed_image = image + image_pe
         # In evaluation mode, too, it would be faster; but what is exported then is to be plain projections.
         read, write = self.cross_attn_token_to_image, self.cross_attn_image_to_token
-        look = read.read if self.training else read
-        put = write.write if self.training else write
-        tokens = self.norm2(tokens + look(tokens + token_pe, placed_image, image))
+        asked = tokens + token_pe
+        seen = Reading(read, asked)(placed_image, image) if self.training else read(asked, placed_image, image)
+        tokens = self.norm2(tokens + seen)
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + put(placed_image, tokens + token_pe, tokens, mask))
-        return tokens, image
+        keys = tokens + token_pe
+        written = (
+            Writing(write, keys, tokens, mask)(placed_image)
+            if self.training
+            else write(placed_image, keys, tokens, mask)
+        )
+        return tokens, self.norm4(image + written)
 
 
 class TwoWayTransformer(nn.Module):
@@ -179,7 +86,6 @@ class TwoWayTransformer(nn.Module):
         token_pe = tokens
         for layer in self.layers:
             tokens, image = layer(tokens, image, token_pe, image_pe, mask)
-        last = self.final_attn_token_to_image
-        look = last.read if self.training else last
-        tokens = tokens + look(tokens + token_pe, image + image_pe, image)
-        return self.norm_final_attn(tokens), image
+        last, asked, placed = self.final_attn_token_to_image, tokens + token_pe, image + image_pe
+        seen = Reading(last, asked)(placed, image) if self.training else last(asked, placed, image)
+        return self.norm_final_attn(tokens + seen), image

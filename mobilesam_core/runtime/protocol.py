@@ -134,10 +134,10 @@ _CHUNK = (
 )  # bytes of image tokens of all points that are asked about together: on a CPU they should stay in its caches
 
 
-def points_at_once(embedding: Array, budget: int | None = None) -> int:
+def points_at_once(embedding: Array, budget: int = _CHUNK) -> int:
     """How many points of an image of this ``(1, D, g, g)`` embedding to ask about together, within ``budget`` bytes of
-    their image tokens; None is for a CPU."""
-    return max(1, (budget or _CHUNK) // (4 * math.prod(embedding.shape)))
+    their image tokens."""
+    return max(1, budget // (4 * math.prod(embedding.shape)))
 
 
 def file_channels(channels: int, source: Path) -> int:

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mobilesam_core.config.model import ModelConfig, ModelName
+from mobilesam_core.models.attention import Attention
 from mobilesam_core.models.initial import FOREGROUND_PRIOR
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.models.transformer import Attention
 from mobilesam_core.prompts.tensors import prompt_tensors
 from mobilesam_core.prompts.types import Prompt
 

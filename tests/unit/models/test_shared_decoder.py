@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from mobilesam_core.config.model import ModelConfig
+from mobilesam_core.models import shared_decoder
+from mobilesam_core.models.attention import attention_weights
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.shared_decoder import SharedImageDecoder, decode_shared
-from mobilesam_core.models.transformer import attention_weights
 from mobilesam_core.prompts.tensors import PromptTensors
 from mobilesam_core.prompts.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
 
@@ -21,12 +22,15 @@ def _prompts(kind: str, n: int, size: int) -> PromptTensors:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["point", "box"])
-def test_it_answers_as_the_decoder_does(kind: str) -> None:
+@pytest.mark.parametrize("piece", [1024, 100])
+def test_it_answers_as_the_decoder_does(kind: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_decoder, "_PIECE", piece)
     torch.manual_seed(0)
     model = build_sam(ModelConfig(name="vit_nano", image_size=256)).eval()
     for parameter in model.mask_decoder.parameters():  # biases start at zero and would hide
         parameter.add_(torch.randn_like(parameter) * 0.05)
     embedding = torch.randn(1, 128, 16, 16)
+    embedding[..., 3, 5] *= 8  # attention is peaked: of what comes before and after it, little is left
     prompts = _prompts(kind, 5, model.image_size)
     expected = model.decode(embedding, torch.zeros(5, dtype=torch.int64), prompts)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mobilesam_core.models.transformer import Attention
+from mobilesam_core.models.attention import Attention
 
 
 @pytest.mark.parametrize("masked", [False, True])
