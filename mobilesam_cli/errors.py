@@ -18,6 +18,8 @@ def report_error(error: Exception) -> int:
 
     console = stderr()
     if isinstance(error, MobileSamError):
+        if error.told:
+            return error.exit_code
         label = "Stopped" if error.exit_code == 130 else "Error"
         message, remedy, code = error.message, error.remedy, error.exit_code
     elif isinstance(error, OSError) and error.filename:

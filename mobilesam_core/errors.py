@@ -30,10 +30,12 @@ annotation file; the size of a mask; a mask of nothing; objects too small for th
 class MobileSamError(Exception):
     """Base of all errors a user can cause.
 
-    ``remedy`` says what to do; the command line prints it on its own line.
+    ``remedy`` says what to do; the command line prints it on its own line. ``told``: another process of the same run
+    tells of it, so this one ends in silence.
     """
 
     exit_code = 1
+    told = False
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)

@@ -18,6 +18,16 @@ def train(
     ],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run of this config where it stopped.")] = False,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices", min=1, help="Processes on this machine, a GPU each (train.devices).", show_default=False
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option("--strategy", help="How they share the work: ddp (train.strategy).", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Fine-tune a model on images and masks, as a YAML config says.
@@ -32,15 +42,23 @@ def train(
       mobilesam train my.yaml --set data.root=/data/nuclei --set optim.lr=1e-4
 
       mobilesam train my.yaml --resume
+
+      mobilesam train my.yaml --devices 4
+
+      torchrun --nnodes 2 --nproc-per-node 4 -m mobilesam_cli train my.yaml
     """
     from mobilesam_cli.console import print_json, reporter
     from mobilesam_core.config.loading import load_train_config
 
-    settings = load_train_config(config, overrides or [])
+    given = {"train.devices": devices, "train.strategy": strategy}
+    options = [f"{key}={value}" for key, value in given.items() if value is not None]
+    settings = load_train_config(config, [*(overrides or []), *options])
     # Torch takes seconds to import: not before the config is known to be right.
     from mobilesam_core.training.workflow import train as run_training
 
     result = run_training(settings, resume=resume, reporter=reporter())
+    if result.process > 0:
+        return
     if json:
         print_json(_as_json(result))
     else:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mobilesam_core.checkpoints.weights import torch_bytes
 from mobilesam_core.errors import CheckpointError
@@ -41,14 +40,14 @@ class Position:
 
 
 def save_state(path: Path, position: Position, config_json: str, parts: dict[str, Any]) -> None:
-    """Write position, config, RNG and the ``state_dict()`` of every part to ``path``, atomically.
+    """Write position, config and the ``state_dict()`` of every part to ``path``, atomically.
 
-    The file holds the weights too: a state and weights in two files could belong to two moments.
+    The file holds the weights too: a state and weights in two files could belong to two moments. It holds no state of
+    random generators: all that a run draws follows from its seed and its position.
     """
     state: dict[str, Any] = {
         "position": asdict(position),
         "config": config_json,
-        "rng": _rng_state(),
         "parts": {name: part.state_dict() for name, part in parts.items()},
     }
     data = torch_bytes(state)  # through memory, since torch.save does not say that a disk is full
@@ -76,19 +75,7 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def restore_state(state: dict[str, Any], parts: dict[str, Any]) -> Position:
-    """Load a state into the parts it was saved from, and into the random generators; returns the position."""
+    """Load a state into the parts it was saved from; returns the position."""
     for name, part in parts.items():
         part.load_state_dict(state["parts"][name])
-    rng: dict[str, Tensor] = state["rng"]
-    torch.set_rng_state(rng["cpu"])
-    if "cuda" in rng and torch.cuda.is_available():
-        torch.cuda.set_rng_state(rng["cuda"])
     return Position(**state["position"])
-
-
-def _rng_state() -> dict[str, Tensor]:
-    # Data and prompts draw from generators seeded by (seed, epoch, index); only torch's own remain.
-    rng = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        rng["cuda"] = torch.cuda.get_rng_state()
-    return rng

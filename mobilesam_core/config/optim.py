@@ -38,6 +38,7 @@ class OptimConfig(Config):
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Each encoder block learns this factor slower than the one above it (null: all alike)."""
     batch_size: Annotated[int, Field(ge=1)] = 2
+    """Images of a batch; several processes share them."""
     """Images in a batch; each brings up to ``data.max_objects`` objects."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches summed into one optimizer step."""

@@ -87,6 +87,11 @@ class RunConfig(Config):
     """Stop after so many optimizer steps, even inside an epoch; the learning rate is planned for it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: Annotated[int, Field(ge=1)] | None = None
+    """Processes that share the work on this machine, each with a GPU of its own or its part of the CPU's cores (null:
+    one, or as many as ``torchrun`` or ``srun`` started)."""
+    strategy: Literal["ddp"] = "ddp"
+    """How they share it: each has the whole model and its part of every batch (distributed data parallel)."""
     precision: Literal["32", "bf16", "fp16"] = "32"
     """``bf16`` and ``fp16`` are mixed precision: weights stay in float32."""
     threads: Annotated[int, Field(ge=1)] | None = None

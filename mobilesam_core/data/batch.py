@@ -23,6 +23,7 @@ class Batch(NamedTuple):
     features: what teachers made of the images, ``(B, C, h, w)`` float16, by name.
     embeddings: of a frozen encoder, ``(B, D, g, g)`` float16; then there are no ``images`` (``B`` of 0 x 0).
     views: what is seen of which image, B times.
+    spare: another process has these images too; this one was left without, and has them for company only.
     """
 
     images: Tensor
@@ -35,6 +36,7 @@ class Batch(NamedTuple):
     features: Mapping[str, Tensor] = {}
     embeddings: Tensor | None = None
     views: Sequence[SeenView] = ()
+    spare: bool = False
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""

@@ -30,6 +30,9 @@ def default_workers() -> int:
 class TrainingLoader:
     """One epoch of batches at a time, in an order that is a function of ``(seed, epoch)`` alone.
 
+    Of each batch, one of ``count`` processes gets every ``count``-th image from its ``rank`` on. One that a last, small
+    batch leaves without gets the first image all the same, marked as :attr:`~mobilesam_core.data.batch.Batch.spare`.
+
     Iterating yields the batches from ``start_batch`` to the end of the epoch. :meth:`set_epoch` moves on
     and keeps the worker processes.
 
@@ -46,9 +49,11 @@ class TrainingLoader:
         epoch: int,
         start_batch: int,
         pin_memory: bool,
+        rank: int,
+        count: int,
     ) -> None:
         self._dataset = dataset
-        self._order = _EpochOrder(len(dataset), batch_size, seed)
+        self._order = _EpochOrder(len(dataset), batch_size, seed, rank, count)
         self._workers = default_workers() if workers is None else workers
         self._pin_memory = pin_memory
         self._loader: DataLoader[Any] | None = None
@@ -70,13 +75,13 @@ class TrainingLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self._loader is None:
             self._loader = self._start()
-        for batch in self._loader:
+        for number, batch in enumerate(self._loader, self._order.start_batch):
             if isinstance(batch, DataError):
                 # The traceback keeps this loader alive until the garbage collector comes, and of workers that it
                 # finds running torch waits five seconds for each.
                 self.close()
                 raise batch
-            yield batch
+            yield batch if self._order.has_share(number) else batch._replace(spare=True)
 
     def close(self) -> None:
         """Stop the worker processes; the next iteration starts new ones."""
@@ -104,13 +109,17 @@ def build_loader(
     epoch: int = 0,
     start_batch: int = 0,
     pin_memory: bool = False,
+    rank: int = 0,
+    count: int = 1,
 ) -> TrainingLoader:
     """A loader that begins at batch ``start_batch`` of ``epoch``, where an interrupted run left off.
 
     Args:
+        batch_size: of all processes together.
         workers: processes; 0 prepares batches in this one, None is :func:`default_workers`.
+        rank, count: which of how many processes that share the batches.
     """
-    return TrainingLoader(dataset, batch_size, workers, seed, epoch, start_batch, pin_memory)
+    return TrainingLoader(dataset, batch_size, workers, seed, epoch, start_batch, pin_memory, rank, count)
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
@@ -123,10 +132,11 @@ def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
 class _EpochOrder(Sampler[list[tuple[int, int]]]):
     """Batches of ``(epoch, index)``: the epoch travels along, so lasting workers need not be told."""
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, rank: int, count: int) -> None:
         self._length = length
         self._batch_size = batch_size
         self._seed = seed
+        self._rank, self._count = rank, count
         self.epoch = 0
         self.start_batch = 0
 
@@ -140,7 +150,12 @@ class _EpochOrder(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = epoch_order(self._length, self._seed, self.epoch)
         for start in range(self.start_batch * self._batch_size, self._length, self._batch_size):
-            yield [(self.epoch, index) for index in order[start : start + self._batch_size]]
+            batch = order[start : start + self._batch_size]
+            yield [(self.epoch, index) for index in batch[self._rank :: self._count] or batch[:1]]
+
+    def has_share(self, batch: int) -> bool:
+        """Whether ``batch`` of an epoch has an image for this process."""
+        return batch * self._batch_size + self._rank < self._length
 
 
 class _ReturnErrors(Dataset[FramedSample | DataError]):

@@ -27,7 +27,7 @@ from mobilesam_core.prompts.tensors import prompt_tensors
 from mobilesam_core.prompts.types import Prompt
 
 # Set apart the random streams that one seed feeds; numpy hashes them into unrelated states.
-ITEM_STREAM, ORDER_STREAM, VIEW_STREAM = 0, 1, 2
+ITEM_STREAM, ORDER_STREAM, VIEW_STREAM, STEP_STREAM = range(4)
 
 
 @dataclass(frozen=True)

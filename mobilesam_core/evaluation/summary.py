@@ -76,6 +76,14 @@ class Evaluation:
     scores: tuple[ObjectScore, ...]
     failures: tuple[BadFile, ...]
 
+    @staticmethod
+    def joined(parts: Sequence[Evaluation]) -> Evaluation:
+        """Of all images of ``parts``, which share no image, with the options of the first."""
+        options = parts[0].options
+        scores = [score for kind in options.prompts for part in parts for score in part.scores if score.kind == kind]
+        failures = tuple(failure for part in parts for failure in part.failures)
+        return Evaluation(options, sum(part.images for part in parts), tuple(scores), failures)
+
     def summary(self, kind: PromptKind) -> Summary:
         """The figures of ``kind``.
 

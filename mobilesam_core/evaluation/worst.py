@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,15 +37,24 @@ class WorstCases:
         self._seen = 0
 
     def __call__(self, observation: Observation) -> None:
-        kept = self._cases.setdefault(observation.kind, [])
         for i, score in enumerate(observation.scores):
-            self._seen += 1
-            key = (-score.iou, -self._seen)
-            if len(kept) == self._count and (self._count == 0 or key < (kept[0].goodness, kept[0].age)):
-                continue
-            heapq.heappush(kept, _Case(*key, score, _draw(observation, i)))
-            if len(kept) > self._count:
-                heapq.heappop(kept)
+            self._offer(observation.kind, score, partial(_draw, observation, i))
+
+    def take(self, other: WorstCases) -> None:
+        """Consider those that ``other`` kept, as if they had been seen now."""
+        for kind in other._cases:
+            for case in other._sorted(kind):
+                self._offer(kind, case.score, partial(getattr, case, "picture"))
+
+    def _offer(self, kind: PromptKind, score: ObjectScore, draw: Callable[[], np.ndarray]) -> None:
+        kept = self._cases.setdefault(kind, [])
+        self._seen += 1
+        key = (-score.iou, -self._seen)
+        if len(kept) == self._count and (self._count == 0 or key < (kept[0].goodness, kept[0].age)):
+            return
+        heapq.heappush(kept, _Case(*key, score, draw()))
+        if len(kept) > self._count:
+            heapq.heappop(kept)
 
     def scores(self, kind: PromptKind) -> list[ObjectScore]:
         """The objects kept, worst first."""

@@ -5,6 +5,8 @@ Letters of shapes: N prompts, T tokens of a prompt, h heads, P image tokens, D w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,7 +54,7 @@ class Reading:
     def __init__(self, attention: Attention, queries: Tensor) -> None:
         self._attention, self._queries = attention, queries
         self.absorbs = attention.num_heads * queries.shape[1] < attention.q_proj.out_features
-        self._best: Tensor | None = None
+        self._so_far: tuple[Tensor, Tensor, Tensor] | None = None  # highest score, numerator, denominator
         if self.absorbs:
             q = attention.split(attention.q_proj(queries))
             probes = (q * scale_of(q)) @ matrix_of(attention.k_proj).unflatten(0, (attention.num_heads, -1))
@@ -68,18 +70,21 @@ class Reading:
         """Read one more piece of the image; without gradients, and only where this :attr:`absorbs`."""
         scores = (self._probes @ placed.mT).float()
         best = scores.amax(dim=2, keepdim=True)
-        if self._best is not None:
-            best = torch.maximum(best, self._best)
+        if self._so_far is not None:
+            best = torch.maximum(best, self._so_far[0])
         weights = _without_denormals(scores.sub_(best).exp_())
         seen, total = (weights.to(image.dtype) @ image).float(), weights.sum(dim=2, keepdim=True)
-        if self._best is not None:
-            less = (self._best - best).exp_()
-            seen, total = torch.addcmul(seen, self._seen, less), torch.addcmul(total, self._total, less)
-        self._best, self._seen, self._total = best, seen, total
+        if self._so_far is not None:
+            best_before, seen_before, total_before = self._so_far
+            less = (best_before - best).exp_()
+            seen, total = torch.addcmul(seen, seen_before, less), torch.addcmul(total, total_before, less)
+        self._so_far = best, seen, total
 
     def result(self) -> Tensor:
         """``(N, T, D)``, read in all pieces."""
-        return self._project((self._seen / self._total).to(self._probes.dtype))
+        assert self._so_far is not None
+        _, seen, total = self._so_far
+        return self._project((seen / total).to(self._probes.dtype))
 
     def _project(self, seen: Tensor) -> Tensor:
         attention, h = self._attention, self._attention.num_heads
@@ -122,7 +127,7 @@ class Writing:
     def __init__(self, attention: Attention, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> None:
         h = attention.num_heads
         if h * keys.shape[1] >= attention.q_proj.out_features:
-            self._plain = lambda placed: attention(placed, keys, values, mask)
+            self._plain: Callable[[Tensor], Tensor] | None = lambda placed: attention(placed, keys, values, mask)
             return
         self._plain = None
         k = attention.split(attention.k_proj(keys))

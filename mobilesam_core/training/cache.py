@@ -31,6 +31,7 @@ from mobilesam_core.progress import Reporter
 from mobilesam_core.runtime.torch_runtime import TorchRuntime
 from mobilesam_core.stores.features import FeatureStore, FeatureWriter, require_space
 from mobilesam_core.stores.producer import Producer
+from mobilesam_core.training.processes import Processes
 from mobilesam_core.training.run import Sets
 from mobilesam_core.training.run_folder import RunFolder
 
@@ -79,10 +80,16 @@ class EmbeddingCache:
 
 
 def cache_embeddings(
-    config: TrainConfig, model: Sam, sets: Sets, folder: RunFolder, fabric: Fabric, reporter: Reporter
+    config: TrainConfig,
+    model: Sam,
+    sets: Sets,
+    folder: RunFolder,
+    fabric: Fabric,
+    processes: Processes,
+    reporter: Reporter,
 ) -> Sets:
     """``sets`` that bring embeddings in place of images, where the encoder of ``model`` is frozen and what it sees
-    comes again; says so, or why not.
+    comes again; says so, or why not. Of several processes each makes its share of them.
 
     Raises:
         UsageError: ``train.cache.folder`` holds features of another encoder.
@@ -102,16 +109,18 @@ def cache_embeddings(
         return sets
     where = cache.folder or folder.embeddings
     if cache.folder is None:
-        _clear_others(where, Producer.of(model, config.train.precision))
+        processes.from_first(lambda: _clear_others(where, Producer.of(model, config.train.precision)))
     keys = ViewKeys(sets.train.source, config)
     images = _val_images(sets.val, config.train.validation.max_images)
     try:
-        _fill(config, model, sets, keys, views, images, where, fabric, reporter)
+        processes.together(lambda: _fill(config, model, sets, keys, views, images, where, fabric, processes, reporter))
     except UsageError as error:
-        raise UsageError(error.message, "Name another folder (train.cache.folder), or none.") from error
+        error.remedy = "Name another folder (train.cache.folder), or none."
+        raise
     except OutputError as error:
         if cache.use == "always":
-            raise OutputError(error.message, "Free some space, or name another folder (train.cache.folder).") from error
+            error.remedy = "Free some space, or name another folder (train.cache.folder)."
+            raise
         if cache.folder is None:  # what fits is of no use, and the disk is needed for checkpoints
             shutil.rmtree(where, ignore_errors=True)
         reporter.warning(f"{error.message} Every step runs the frozen image encoder instead.")
@@ -154,16 +163,18 @@ def _fill(
     images: list[int],
     folder: Path,
     fabric: Fabric,
+    processes: Processes,
     reporter: Reporter,
 ) -> None:
     """Store the embedding of each of ``views`` views of the training images, and of the validation ``images``, that
-    ``folder`` lacks."""
+    ``folder`` lacks: of this process's share of them."""
     modes = [(module, module.training) for module in model.image_encoder.modules()]
     model.image_encoder.eval()
     size = 2 * model.prompt_encoder.no_mask_embed.embedding_dim * (model.image_size // STRIDE) ** 2
     count = len(sets.train) * views + len(images)
-    # Runs may share a folder: each writes files of its own.
-    part = f"-{uuid.uuid4().hex[:8]}" if config.train.cache.folder else ""
+    # Runs and processes may share a folder: each writes files of its own.
+    part = f"-{uuid.uuid4().hex[:8]}" if config.train.cache.folder or processes.count > 1 else ""
+    rank, turns = processes.rank, processes.count
     try:
         with FeatureWriter(folder, Producer.of(model, config.train.precision), part) as writer:
             if config.data.augment.changes:
@@ -173,8 +184,12 @@ def _fill(
                 known = [*keys.of_images(), *map(file_sha256, val_files)]
                 held = sum(not writer.missing(key, [NECK]) for key in known)
             require_space(folder, (count - held) * size)
-            with reporter.task("Caching embeddings", count, "views") as task:
-                made = chain(_train_views(sets.train, keys, views, config), _whole_images(images, sets.val, model))
+            shares = -(-len(sets.train) // turns) * views + len(images[rank::turns])
+            with reporter.task("Caching embeddings", shares, "views") as task:
+                made = chain(
+                    _train_views(sets.train, keys, views, config, processes),
+                    _whole_images(images[rank::turns], sets.val, model),
+                )
                 for view in made:
                     if writer.missing(view.key, [NECK]):
                         image, sizes = (each[None].to(fabric.device) for each in (view.image, view.size))
@@ -188,12 +203,17 @@ def _fill(
             module.train(mode)
 
 
-def _train_views(dataset: TrainingSet, keys: ViewKeys, views: int, config: TrainConfig) -> Iterator[_View]:
-    loader = build_loader(dataset, 1, config.data.workers, config.train.seed)
+def _train_views(
+    dataset: TrainingSet, keys: ViewKeys, views: int, config: TrainConfig, processes: Processes
+) -> Iterator[_View]:
+    rank, count = processes.rank, processes.count
+    loader = build_loader(dataset, count, config.data.workers, config.train.seed, rank=rank, count=count)
     try:
         for number in range(views):
             loader.set_epoch(number)
             for batch in loader:
+                if batch.spare:
+                    continue  # another process stores it
                 (view,) = batch.views
                 left, top, right, bottom = view.window
                 original = (bottom - top, right - left)

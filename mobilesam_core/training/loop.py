@@ -6,9 +6,11 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from mobilesam_core.checkpoints.resume import save_state
 from mobilesam_core.checkpoints.weights import save_weights
 from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.sample import SampleSource
+from mobilesam_core.data.training_set import STEP_STREAM
 from mobilesam_core.errors import Interrupted, TrainingError
 from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.progress import ProgressTask
@@ -97,25 +100,37 @@ def train_epoch(run: Run, stop: StopRequest) -> None:
             if every is not None and position.step % every == 0:
                 save(run)
                 save_checkpoint(run, run.folder.step_checkpoint(position.step))
-            if stop.requested:
+            if run.processes.any(stop.requested):
                 _stop(run)
 
 
 def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
     """Forward and backward over the accumulated ``batches``, then one step of optimizer and schedule."""
+    processes, position = run.processes, run.position
+    # Whatever a step draws, it draws alike in a run that was resumed before it.
+    torch.manual_seed(step_seed(run.config.train.seed, position.step, processes.rank))
     values: list[dict[str, Tensor]] = []
-    for batch in batches:
-        losses: dict[str, Tensor] = run.step(batch.to(run.fabric.device))
-        run.fabric.backward(losses["total"] / len(batches))
-        values.append(losses)
+    for number, batch in enumerate(batches, 1):
+        # Losses are means over objects: of those of all processes, that is.
+        share = processes.share(0 if batch.spare else len(batch.prompts))
+        wrapped: Any = run.step
+        with run.fabric.no_backward_sync(wrapped, enabled=number < len(batches)):
+            losses: dict[str, Tensor] = run.step(batch.to(run.fabric.device))
+            run.fabric.backward(losses["total"] * (share / len(batches)))
+        values.append({name: value.detach() * share for name, value in losses.items()})
     clip = run.config.optim.clip_norm
     norm = run.fabric.clip_gradients(
         run.step, run.optimizer, max_norm=clip if clip is not None else float("inf"), error_if_nonfinite=False
     )
-    means = {name: torch.stack([value[name].detach() for value in values]).mean() for name in values[0]}
+    means = {name: torch.stack([value[name] for value in values]).mean() for name in values[0]}
+    counted = [batch for batch in batches if not batch.spare]
+    counts = means["total"].new_tensor(
+        [sum(len(batch.sources) for batch in counted), sum(len(batch.prompts) for batch in counted)]
+    )
     # One transfer a step: the loss must be known before the weights change.
-    numbers = torch.stack([*means.values(), torch.as_tensor(norm).to(means["total"])]).tolist()
-    losses_by_name, grad_norm = dict(zip(means, numbers[:-1], strict=True)), numbers[-1]
+    gathered = torch.stack([*means.values(), torch.as_tensor(norm).to(means["total"]), *counts])
+    *numbers, grad_norm, images, objects = processes.mean(gathered).tolist()
+    losses_by_name = dict(zip(means, numbers, strict=True))
     _require_finite(run, losses_by_name["total"], grad_norm, batches)
     lr = float(max(run.scheduler.get_last_lr()))
     run.optimizer.step()
@@ -127,9 +142,15 @@ def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
         losses=losses_by_name,
         grad_norm=grad_norm,
         lr=lr,
-        images=sum(len(batch.sources) for batch in batches),
-        objects=sum(len(batch.prompts) for batch in batches),
+        images=round(images * processes.count),
+        objects=round(objects * processes.count),
     )
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of what a step draws in one of the processes: which clicks, and whether a mask is shown."""
+    stream = np.random.SeedSequence(seed, spawn_key=(STEP_STREAM, step, rank))
+    return int(stream.generate_state(1, np.uint64)[0] >> 1)
 
 
 def _require_finite(run: Run, loss: float, grad_norm: float, batches: list[Batch]) -> None:
@@ -138,7 +159,8 @@ def _require_finite(run: Run, loss: float, grad_norm: float, batches: list[Batch
     if abs(loss) < float("inf") and (finite_gradient or run.config.train.precision == "fp16"):
         return
     what = "gradient" if abs(loss) < float("inf") else "loss"
-    images = ", ".join(source for batch in batches for source in batch.sources)
+    sources = run.processes.gather([source for batch in batches if not batch.spare for source in batch.sources])
+    images = ", ".join(chain.from_iterable(sources))
     raise TrainingError(
         f"The {what} is not finite at step {run.position.step + 1} (epoch {run.position.epoch + 1}); "
         f"its images were: {images}.",
@@ -168,17 +190,21 @@ def end_epoch(run: Run, stop: StopRequest) -> None:
 
 def _validate(run: Run, source: SampleSource, epoch: int, stop: StopRequest) -> Validation:
     """Measure, log and tell; ``epoch`` counts from 1, and 0 are the start weights."""
-    result = validate(run, source, epoch, lambda: _stop(run) if stop.requested else None)
-    run.log.write("val", run.position.step, epoch, result.values)
-    update_report(run.folder)  # what it warns of is said at the end
+    result = validate(run, source, epoch, stop)
+    if result is None:
+        _stop(run)
+    if run.log is not None:
+        run.log.write("val", run.position.step, epoch, result.values)
+        update_report(run.folder)  # what it warns of is said at the end
     when = f"Epoch {epoch}/{run.steps.epochs}" if epoch else "Before training"
     run.reporter.info(f"{when}: {result.sentence}")
     return result
 
 
 def save(run: Run) -> None:
-    """Write the state to resume from."""
-    save_state(run.folder.state, run.position, run.config.model_dump_json(), run.parts)
+    """Write the state to resume from; the same in all processes, of which the first does it."""
+    if run.processes.first:
+        save_state(run.folder.state, run.position, run.config.model_dump_json(), run.parts)
 
 
 # Weights are passed on to others: where things lie on this machine is for config.yaml alone.
@@ -191,7 +217,12 @@ _PRIVATE: Any = {
 
 
 def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = None) -> None:
-    """Write the weights with what made them, but for the folders it was made in; adapters merged, and alone beside."""
+    """Write the weights with what made them, but for the folders it was made in; adapters merged, and alone beside.
+
+    Of several processes the first does it.
+    """
+    if not run.processes.first:
+        return
     provenance = {
         "training_config": run.config.model_dump_json(exclude=_PRIVATE),
         "step": str(run.position.step),
@@ -205,13 +236,16 @@ def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = Non
         save_adapter(run.learnt, run.config.lora, adapter_beside(path), provenance)
 
 
-def _stop(run: Run) -> None:
+def _stop(run: Run) -> NoReturn:
     save(run)
     save_checkpoint(run, run.folder.last)
-    raise Interrupted(
+    run.processes.wait()  # who starts the others is ended when one of them is gone
+    interrupted = Interrupted(
         f"Training was interrupted at step {run.position.step}; its state is in {run.folder.path}.",
         "Run the same command with --resume to go on.",
     )
+    interrupted.told = not run.processes.first
+    raise interrupted
 
 
 def _groups(batches: Iterator[Batch], size: int, count: int) -> Iterator[list[Batch]]:
@@ -258,7 +292,8 @@ def _report(run: Run, meter: Meter, task: ProgressTask, flush: bool) -> None:
         return
     values = meter.flush()
     memory = peak_memory_mb(run.fabric.device)
-    run.log.write("train", position.step, position.epoch + 1, values | ({"memory_mb": memory} if memory else {}))
+    if run.log is not None:
+        run.log.write("train", position.step, position.epoch + 1, values | ({"memory_mb": memory} if memory else {}))
     notes = {"loss": f"{values['total']:.4f}"}
     if "iou" in values:
         notes["iou"] = f"{values['iou']:.3f}"

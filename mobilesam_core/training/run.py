@@ -22,6 +22,7 @@ from mobilesam_core.prediction.stored import StoredEmbeddings
 from mobilesam_core.progress import Reporter
 from mobilesam_core.scheduler import PolynomialLR
 from mobilesam_core.training.distilling import DistillingStep
+from mobilesam_core.training.processes import Processes
 from mobilesam_core.training.run_folder import MetricsLog, RunFolder
 from mobilesam_core.training.step import TrainingStep
 
@@ -63,6 +64,7 @@ class Run:
     config: TrainConfig
     folder: RunFolder
     fabric: Fabric
+    processes: Processes
     model: Sam
     step: TrainingStep | DistillingStep
     """The step as Fabric wraps it."""
@@ -72,7 +74,8 @@ class Run:
     steps: Steps
     position: Position
     loader: TrainingLoader
-    log: MetricsLog
+    log: MetricsLog | None
+    """None in all processes but the first."""
     reporter: Reporter
     parts: dict[str, Any]
     """What a state file holds, by name."""

@@ -13,7 +13,7 @@ from mobilesam_core.checkpoints.resume import Position, restore_state
 from mobilesam_core.config.data import DataConfig
 from mobilesam_core.config.train import RunConfig, TrainConfig
 from mobilesam_core.data.build import build_source
-from mobilesam_core.data.loader import available_cores, build_loader
+from mobilesam_core.data.loader import build_loader
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.data.verify import Subset, find_bad_files
@@ -24,31 +24,16 @@ from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.lora import add_adapters
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.prediction.device import resolve_device
 from mobilesam_core.progress import Reporter
 from mobilesam_core.scheduler import PolynomialLR
 from mobilesam_core.stores.features import FeatureStore
 from mobilesam_core.training.average import build_average
 from mobilesam_core.training.distilling import DistillingStep
 from mobilesam_core.training.optimizer import build_optimizer, freeze_parts
+from mobilesam_core.training.processes import Processes
 from mobilesam_core.training.run import Run, Sets, Steps
 from mobilesam_core.training.run_folder import MetricsLog, RunFolder
 from mobilesam_core.training.step import TrainingStep
-
-_PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-
-def build_fabric(run: RunConfig) -> Fabric:
-    """The device and precision of a run, and the number of CPU threads of its steps.
-
-    Raises:
-        UsageError: the device is not there, or cannot do the precision.
-    """
-    device = resolve_device(run.device).type
-    if run.precision == "fp16" and device != "cuda":
-        raise UsageError(f"train.precision=fp16 needs a CUDA device, not {device}.", "Use train.precision=bf16 or 32.")
-    torch.set_num_threads(run.threads or available_cores())
-    return Fabric(accelerator=device, devices=1, precision=_PRECISIONS[run.precision])  # type: ignore[arg-type]
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -113,7 +98,12 @@ def build_step(config: TrainConfig, model: Sam, teachers: Sequence[Teacher]) -> 
 
 
 def build_sets(
-    config: TrainConfig, model: Sam, teachers: Sequence[Teacher], folder: RunFolder, reporter: Reporter
+    config: TrainConfig,
+    model: Sam,
+    teachers: Sequence[Teacher],
+    folder: RunFolder,
+    processes: Processes,
+    reporter: Reporter,
 ) -> Sets:
     """Training and validation data, every file checked once unless ``data.verify`` is off.
 
@@ -128,18 +118,23 @@ def build_sets(
         sources["val"] = build_source(data.val, data.root, channels)
     if data.verify:
         trainable: dict[str, Callable[[Sample], None]] = {"train": lambda each: check_trainable(each, data, size)}
-        bad = {
-            name: find_bad_files(source, reporter, f"Checking {name} files", trainable.get(name))
-            for name, source in sources.items()
-        }
-        _answer(bad, data, folder, reporter)
+
+        def find_and_tell() -> dict[str, list[BadFile]]:
+            bad = {
+                name: find_bad_files(source, reporter, f"Checking {name} files", trainable.get(name))
+                for name, source in sources.items()
+            }
+            _answer(bad, data, folder, reporter)
+            return bad
+
+        bad = processes.from_first(find_and_tell)
         sources = {name: _without(source, bad[name]) for name, source in sources.items()}
     for name, source in sources.items():
         if len(source) == 0:
             raise DataError(f"No usable image is left in data.{name}.", f"See {folder.failures}.")
     features = _stored_features(config, teachers, sources["train"], reporter)
     if features is not None and data.verify:
-        features.verify(reporter)
+        processes.from_first(lambda: features.verify(reporter))
     loss_size = config.loss.loss_size or size // 4
     training_set = TrainingSet(
         sources["train"], data, config.prompts, size, loss_size, config.train.seed, features, config.views
@@ -220,6 +215,7 @@ def build_run(
     config: TrainConfig,
     folder: RunFolder,
     fabric: Fabric,
+    processes: Processes,
     step: TrainingStep | DistillingStep,
     sets: Sets,
     teachers: Sequence[Teacher],
@@ -257,6 +253,7 @@ def build_run(
         config=config,
         folder=folder,
         fabric=fabric,
+        processes=processes,
         model=model,
         step=wrapped_step,
         optimizer=optimizer,
@@ -270,8 +267,10 @@ def build_run(
             workers=config.data.workers,
             seed=config.train.seed,
             pin_memory=fabric.device.type == "cuda",
+            rank=processes.rank,
+            count=processes.count,
         ),
-        log=MetricsLog(folder, position),
+        log=MetricsLog(folder, position) if processes.first else None,
         reporter=reporter,
         parts=parts,
         average=average,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
+
 from mobilesam_core.checkpoints.resume import read_state
 from mobilesam_core.config.loading import changed_keys
 from mobilesam_core.config.train import TrainConfig
@@ -17,11 +19,11 @@ from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.training.cache import cache_embeddings
 from mobilesam_core.training.loop import fit, save
 from mobilesam_core.training.memory import peak_memory_mb
+from mobilesam_core.training.processes import Processes, start_processes
 from mobilesam_core.training.report import update_report
 from mobilesam_core.training.run import Run
 from mobilesam_core.training.run_folder import claim_run_folder
 from mobilesam_core.training.setup import (
-    build_fabric,
     build_model,
     build_run,
     build_sets,
@@ -39,6 +41,7 @@ _MAY_CHANGE = (
     "train.threads",
     "train.log_every",
     "train.checkpoint_every",
+    "train.devices",
     "train.gradient_checkpointing",
     "train.validation.before",
 )
@@ -49,6 +52,7 @@ class TrainResult:
     """What a run left behind.
 
     before, metrics: validation of the start weights and after the last epoch; empty if there was none.
+    process: which of the processes of the run this is; the first, 0, is the one that tells.
     """
 
     folder: Path
@@ -62,58 +66,33 @@ class TrainResult:
     metrics: dict[str, float]
     seconds: float
     peak_memory_mb: float | None
+    process: int
 
 
 def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None = None) -> TrainResult:
     """Run or continue a training.
 
+    With ``train.devices`` this process starts the others, each of which runs this program's command line from its
+    beginning, and so comes here too.
+
     Raises:
         UsageError: the run folder is taken, or ``resume`` with a config that changes the result.
         DataError, CheckpointError, OutputError: as the modules below say.
-        TrainingError: a loss or gradient was not finite.
+        TrainingError: a loss or gradient was not finite, or another process of the run has ended.
         Interrupted: Ctrl-C or SIGTERM; the state was saved.
     """
-    reporter = reporter or NullReporter()
     began = time.perf_counter()
     config = resolve(config)
-    folder = claim_run_folder(config, resume)
-    state = read_state(folder.state) if resume else None
-    if state is not None:
-        _require_same(config, state, folder.state)
-    fabric = build_fabric(config.train)
-    teachers = build_teachers(config, fabric.device, reporter)
-    model = build_model(config, teachers, fabric.device, reporter)
-    step = build_step(config, model, teachers)
-    sets = build_sets(config, model, teachers, folder, reporter)
-    if state is not None:
-        # The encoder that the run began with, whatever model.checkpoint holds by now.
-        model.load_state_dict(state["parts"]["model"])
-    if state is None or state["position"]["epoch"] < config.train.epochs:
-        sets = cache_embeddings(config, model, sets, folder, fabric, reporter)
-    run = build_run(config, folder, fabric, step, sets, teachers, state, reporter)
-    _announce(run)
-    try:
-        # Until here a signal may simply end the process: there is nothing to save.
-        with StopRequest() as stop:
-            if state is None:
-                folder.write_config(config)
-                save(run)
-            try:
-                fit(run, stop)
-            finally:
-                # Of what was done before an interruption or a failure, too.
-                warnings = update_report(folder)
-            for warning in warnings:
-                reporter.warning(warning)
-        shutil.rmtree(folder.embeddings, ignore_errors=True)
-    finally:
-        run.loader.close()
-        run.log.close()
+    fabric, processes = start_processes(config.train, config.optim.batch_size)
+    if reporter is None or not processes.first:
+        reporter = NullReporter()
+    with processes.held():
+        run = _train(config, resume, fabric, processes, reporter)
     return TrainResult(
-        folder=folder.path,
-        best=folder.best,
-        last=folder.last,
-        report=folder.report,
+        folder=run.folder.path,
+        best=run.folder.best,
+        last=run.folder.last,
+        report=run.folder.report,
         steps=run.position.step,
         epochs=run.position.epoch,
         best_epoch=run.position.best_epoch,
@@ -121,7 +100,47 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
         metrics=run.position.metrics,
         seconds=time.perf_counter() - began,
         peak_memory_mb=peak_memory_mb(fabric.device),
+        process=processes.rank,
     )
+
+
+def _train(config: TrainConfig, resume: bool, fabric: Fabric, processes: Processes, reporter: Reporter) -> Run:
+    folder = processes.from_first(lambda: claim_run_folder(config, resume))
+    state = read_state(folder.state) if resume else None
+    if state is not None:
+        _require_same(config, state, folder.state)
+    teachers = build_teachers(config, fabric.device, reporter)
+    model = build_model(config, teachers, fabric.device, reporter)
+    step = build_step(config, model, teachers)
+    sets = build_sets(config, model, teachers, folder, processes, reporter)
+    if state is not None:
+        # The encoder that the run began with, whatever model.checkpoint holds by now.
+        model.load_state_dict(state["parts"]["model"])
+    if state is None or state["position"]["epoch"] < config.train.epochs:
+        sets = cache_embeddings(config, model, sets, folder, fabric, processes, reporter)
+    run = build_run(config, folder, fabric, processes, step, sets, teachers, state, reporter)
+    _announce(run)
+    try:
+        # Until here a signal may simply end the process: there is nothing to save.
+        with StopRequest() as stop:
+            if state is None:
+                if processes.first:
+                    folder.write_config(config)
+                save(run)
+            try:
+                fit(run, stop)
+            finally:
+                # Of what was done before an interruption or a failure, too.
+                warnings = update_report(folder) if processes.first else []
+            for warning in warnings:
+                reporter.warning(warning)
+        if processes.first:
+            shutil.rmtree(folder.embeddings, ignore_errors=True)
+    finally:
+        run.loader.close()
+        if run.log is not None:
+            run.log.close()
+    return run
 
 
 def _require_same(config: TrainConfig, state: dict[str, Any], path: Path) -> None:
@@ -141,19 +160,24 @@ def _require_same(config: TrainConfig, state: dict[str, Any], path: Path) -> Non
         )
 
 
+def _devices(run: Run) -> str:
+    device, count = run.fabric.device, run.processes.count
+    return str(device) if count == 1 else f"{count} x {device.type}"
+
+
 def _announce(run: Run) -> None:
     config, model = run.config, run.model
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     run.reporter.info(
         f"{config.model.name} at {model.image_size}², {learning / 1e6:.2f} of {total / 1e6:.2f} M parameters learn, "
-        f"on {run.fabric.device} in {config.train.precision}; "
+        f"on {_devices(run)} in {config.train.precision}; "
         f"{len(run.sets.train)} images, {run.steps.epochs} epochs, {run.steps.total} steps. "
         f"Writing to {run.folder.path}"
     )
     for part, epoch in config.train.unfreezing.items():
         run.reporter.info(f"The {part.replace('_', ' ')} learns from epoch {epoch} on.")
-    if not run.log.tensorboard:
+    if run.log is not None and not run.log.tensorboard:
         run.reporter.info(
             "TensorBoard is not installed, metrics go to metrics.jsonl alone (pip install 'mobilesam[tracking]')."
         )
