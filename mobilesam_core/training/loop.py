@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -181,19 +180,10 @@ def save(run: Run) -> None:
     save_state(run.folder.state, run.position, run.config.model_dump_json(), run.parts)
 
 
-# Weights are passed on to others: where things lie on this machine is for config.yaml alone.
-_PRIVATE: Any = {
-    "model": {"checkpoint", "adapter"},
-    "data": {"root"},
-    "train": {"output_dir": True, "cache": {"folder"}},
-    "distill": {"teachers": {"__all__": {"checkpoint", "store"}}},
-}
-
-
 def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = None) -> None:
     """Write the weights with what made them, but for the folders it was made in; adapters merged, and alone beside."""
     provenance = {
-        "training_config": run.config.model_dump_json(exclude=_PRIVATE),
+        "training_config": run.config.public_json(),
         "step": str(run.position.step),
         "epoch": str(run.position.epoch + 1 if run.position.step else 0),
     }

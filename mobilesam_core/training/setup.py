@@ -34,6 +34,7 @@ from mobilesam_core.training.optimizer import build_optimizer, freeze_parts
 from mobilesam_core.training.run import Run, Sets, Steps
 from mobilesam_core.training.run_folder import MetricsLog, RunFolder
 from mobilesam_core.training.step import TrainingStep
+from mobilesam_core.training.trackers.tracker import open_trackers
 
 _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -271,7 +272,11 @@ def build_run(
             seed=config.train.seed,
             pin_memory=fabric.device.type == "cuda",
         ),
-        log=MetricsLog(folder, position),
+        log=MetricsLog(
+            folder,
+            position,
+            open_trackers(config, folder.path, position.step, resumed=state is not None, reporter=reporter),
+        ),
         reporter=reporter,
         parts=parts,
         average=average,

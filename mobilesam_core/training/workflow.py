@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from mobilesam_core.training.setup import (
     build_teachers,
     resolve,
 )
+from mobilesam_core.training.trackers.tracker import choose_trackers, is_installed
 
 # Keys that change how fast or how loudly a run goes, but not what it computes.
 _MAY_CHANGE = (
@@ -38,6 +40,7 @@ _MAY_CHANGE = (
     "train.on_taken",
     "train.threads",
     "train.log_every",
+    "train.loggers",
     "train.checkpoint_every",
     "train.gradient_checkpointing",
     "train.validation.before",
@@ -76,6 +79,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
     reporter = reporter or NullReporter()
     began = time.perf_counter()
     config = resolve(config)
+    choose_trackers(config.train.loggers)
     folder = claim_run_folder(config, resume)
     state = read_state(folder.state) if resume else None
     if state is not None:
@@ -92,7 +96,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
         sets = cache_embeddings(config, model, sets, folder, fabric, reporter)
     run = build_run(config, folder, fabric, step, sets, teachers, state, reporter)
     _announce(run)
-    try:
+    with run.log, closing(run.loader):
         # Until here a signal may simply end the process: there is nothing to save.
         with StopRequest() as stop:
             if state is None:
@@ -106,9 +110,6 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
             for warning in warnings:
                 reporter.warning(warning)
         shutil.rmtree(folder.embeddings, ignore_errors=True)
-    finally:
-        run.loader.close()
-        run.log.close()
     return TrainResult(
         folder=folder.path,
         best=folder.best,
@@ -153,7 +154,7 @@ def _announce(run: Run) -> None:
     )
     for part, epoch in config.train.unfreezing.items():
         run.reporter.info(f"The {part.replace('_', ' ')} learns from epoch {epoch} on.")
-    if not run.log.tensorboard:
+    if config.train.loggers is None and not is_installed("tensorboard"):
         run.reporter.info(
             "TensorBoard is not installed, metrics go to metrics.jsonl alone (pip install 'mobilesam[tracking]')."
         )
