@@ -150,7 +150,7 @@ def dump_yaml(config: Config) -> str:
 
 def changed_keys(old: Config, new: Config) -> list[str]:
     """Dotted paths whose values differ, each with both values."""
-    left, right = dict(_flatten(old.model_dump(mode="json"))), dict(_flatten(new.model_dump(mode="json")))
+    left, right = dict(flatten(old.model_dump(mode="json"))), dict(flatten(new.model_dump(mode="json")))
     return [
         f"{key}: {left.get(key)!r} → {right.get(key)!r}"
         for key in sorted(left.keys() | right.keys())
@@ -158,10 +158,11 @@ def changed_keys(old: Config, new: Config) -> list[str]:
     ]
 
 
-def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each leaf of a tree of mappings with its dotted path."""
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else key)
+            yield from flatten(value, f"{prefix}.{key}" if prefix else key)
     else:
         yield prefix, tree
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,15 @@ from mobilesam_core.config.optim import OptimConfig
 from mobilesam_core.config.prompts import PromptConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+# What is passed on to others does not tell where things lie on this machine: that is for config.yaml alone.
+_PRIVATE: Any = {
+    "model": {"checkpoint", "adapter"},
+    "data": {"root"},
+    "train": {"output_dir": True, "cache": {"folder"}},
+    "distill": {"teachers": {"__all__": {"checkpoint", "store"}}},
+}
 
 
 class FreezeConfig(Config):
@@ -118,6 +127,8 @@ class RunConfig(Config):
     """Stop after so many validations without an improvement."""
     log_every: Annotated[int, Field(ge=1)] = 10
     """Optimizer steps between two lines of ``metrics.jsonl``."""
+    loggers: list[TrackerName] | None = None
+    """Who is told the metrics besides ``metrics.jsonl`` (null: TensorBoard, if it is installed)."""
 
     @model_validator(mode="after")
     def _unfreezes_what_is_frozen(self) -> RunConfig:
@@ -161,6 +172,10 @@ class TrainConfig(Config):
         if self.data.val is None and self.train.validation.before:
             raise ValueError("train.validation.before needs a validation set (data.val)")
         return self
+
+    def public_json(self) -> str:
+        """What may be passed on: all but the folders and files of this machine."""
+        return self.model_dump_json(exclude=_PRIVATE)
 
     @property
     def views(self) -> int | None:

@@ -207,15 +207,6 @@ def save(run: Run) -> None:
         save_state(run.folder.state, run.position, run.config.model_dump_json(), run.parts)
 
 
-# Weights are passed on to others: where things lie on this machine is for config.yaml alone.
-_PRIVATE: Any = {
-    "model": {"checkpoint", "adapter"},
-    "data": {"root"},
-    "train": {"output_dir": True, "cache": {"folder"}},
-    "distill": {"teachers": {"__all__": {"checkpoint", "store"}}},
-}
-
-
 def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = None) -> None:
     """Write the weights with what made them, but for the folders it was made in; adapters merged, and alone beside.
 
@@ -224,7 +215,7 @@ def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = Non
     if not run.processes.first:
         return
     provenance = {
-        "training_config": run.config.model_dump_json(exclude=_PRIVATE),
+        "training_config": run.config.public_json(),
         "step": str(run.position.step),
         "epoch": str(run.position.epoch + 1 if run.position.step else 0),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import subprocess
@@ -20,8 +19,9 @@ from mobilesam_core.checkpoints.resume import Position
 from mobilesam_core.config.loading import dump_yaml
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.data.sample import BadFile
-from mobilesam_core.errors import UsageError
+from mobilesam_core.errors import Interrupted, UsageError
 from mobilesam_core.files import make_folder, output_error, write_json, write_text
+from mobilesam_core.training.trackers.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -137,19 +137,19 @@ def _belongs(line: str, position: Position) -> bool:
 
 
 class MetricsLog:
-    """Appends to ``metrics.jsonl`` and, when it is installed, to TensorBoard."""
+    """Appends to ``metrics.jsonl`` and tells the trackers; as a context, ends them with how the run ended."""
 
-    def __init__(self, folder: RunFolder, position: Position) -> None:
-        """Continue the logs at ``position``: lines of what comes later were never saved, so they go."""
+    def __init__(self, folder: RunFolder, position: Position, trackers: Sequence[Tracker] = ()) -> None:
+        """Continue the logs at ``position``: lines of what comes later were never saved, so they go. Trackers are told
+        what of the others they do not know."""
         self._path = folder.metrics
+        self._trackers = trackers
         kept = [line for line in self._lines() if _belongs(line, position)]
         write_text(self._path, "".join(kept))
-        self.tensorboard = importlib.util.find_spec("tensorboard") is not None
-        self._writer: Any = None
-        if self.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(folder.path / "tensorboard"), purge_step=position.step + 1)
+        for record in map(json.loads, kept if trackers else ()):
+            values = {name: value for name, value in record.items() if name not in ("split", "step", "epoch")}
+            for tracker in trackers:
+                tracker.catch_up(record["split"], record["step"], values)
 
     def _lines(self) -> list[str]:
         return self._path.read_text("utf-8").splitlines(keepends=True) if self._path.exists() else []
@@ -162,13 +162,17 @@ class MetricsLog:
                 file.write(line + "\n")
         except OSError as error:
             raise output_error(self._path, error) from error
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{split}/{name}", value, step)
+        for tracker in self._trackers:
+            tracker.write(split, step, values)
 
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        stopped = kind is not None and issubclass(kind, (Interrupted, KeyboardInterrupt))
+        status = "success" if kind is None else "aborted" if stopped else "failed"
+        for tracker in self._trackers:
+            tracker.close(status)
 
 
 def environment() -> dict[str, Any]:

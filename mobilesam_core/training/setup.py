@@ -34,6 +34,7 @@ from mobilesam_core.training.processes import Processes
 from mobilesam_core.training.run import Run, Sets, Steps
 from mobilesam_core.training.run_folder import MetricsLog, RunFolder
 from mobilesam_core.training.step import TrainingStep
+from mobilesam_core.training.trackers.tracker import open_trackers
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -270,7 +271,13 @@ def build_run(
             rank=processes.rank,
             count=processes.count,
         ),
-        log=MetricsLog(folder, position) if processes.first else None,
+        log=MetricsLog(
+            folder,
+            position,
+            open_trackers(config, folder.path, position.step, resumed=state is not None, reporter=reporter),
+        )
+        if processes.first
+        else None,
         reporter=reporter,
         parts=parts,
         average=average,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from mobilesam_core.training.setup import (
     build_teachers,
     resolve,
 )
+from mobilesam_core.training.trackers.tracker import choose_trackers, is_installed
 
 # Keys that change how fast or how loudly a run goes, but not what it computes.
 _MAY_CHANGE = (
@@ -40,6 +42,7 @@ _MAY_CHANGE = (
     "train.on_taken",
     "train.threads",
     "train.log_every",
+    "train.loggers",
     "train.checkpoint_every",
     "train.devices",
     "train.gradient_checkpointing",
@@ -83,6 +86,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
     """
     began = time.perf_counter()
     config = resolve(config)
+    choose_trackers(config.train.loggers)
     fabric, processes = start_processes(config.train, config.optim.batch_size)
     if reporter is None or not processes.first:
         reporter = NullReporter()
@@ -120,7 +124,7 @@ def _train(config: TrainConfig, resume: bool, fabric: Fabric, processes: Process
         sets = cache_embeddings(config, model, sets, folder, fabric, processes, reporter)
     run = build_run(config, folder, fabric, processes, step, sets, teachers, state, reporter)
     _announce(run)
-    try:
+    with run.log or nullcontext(), closing(run.loader):
         # Until here a signal may simply end the process: there is nothing to save.
         with StopRequest() as stop:
             if state is None:
@@ -136,10 +140,6 @@ def _train(config: TrainConfig, resume: bool, fabric: Fabric, processes: Process
                 reporter.warning(warning)
         if processes.first:
             shutil.rmtree(folder.embeddings, ignore_errors=True)
-    finally:
-        run.loader.close()
-        if run.log is not None:
-            run.log.close()
     return run
 
 
@@ -177,7 +177,7 @@ def _announce(run: Run) -> None:
     )
     for part, epoch in config.train.unfreezing.items():
         run.reporter.info(f"The {part.replace('_', ' ')} learns from epoch {epoch} on.")
-    if run.log is not None and not run.log.tensorboard:
+    if config.train.loggers is None and not is_installed("tensorboard"):
         run.reporter.info(
             "TensorBoard is not installed, metrics go to metrics.jsonl alone (pip install 'mobilesam[tracking]')."
         )
