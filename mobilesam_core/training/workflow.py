@@ -15,6 +15,7 @@ from mobilesam_core.errors import CheckpointError, UsageError
 from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.training.cache import cache_embeddings
+from mobilesam_core.training.everything import check_everything
 from mobilesam_core.training.loop import fit, save
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.report import update_report
@@ -41,6 +42,7 @@ _MAY_CHANGE = (
     "train.checkpoint_every",
     "train.gradient_checkpointing",
     "train.validation.before",
+    "train.validation.everything",
 )
 
 
@@ -100,6 +102,7 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
                 save(run)
             try:
                 fit(run, stop)
+                check_everything(run, stop)
             finally:
                 # Of what was done before an interruption or a failure, too.
                 warnings = update_report(folder)
