@@ -72,4 +72,4 @@ class ModelChoice:
         checkpoint = self.checkpoint or default_checkpoint(self.model_type, reporter())
         opened = open_checkpoint(checkpoint, self.model_type, reporter(), self.image_size)
         opened.model.to(device).to(memory_format=torch.channels_last)
-        return TorchRuntime(opened.model, opened.path, opened.sha256, self.precision)
+        return TorchRuntime(opened.model, opened.path, opened.sha256, self.precision, opened.amg_thresholds)

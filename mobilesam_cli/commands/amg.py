@@ -60,10 +60,10 @@ def amg(
         _setting("--strategy", "Ask at every point, or at fewer than half, where the image differs (grid)."),
     ] = None,
     pred_iou_thresh: Annotated[
-        float | None, _setting("--pred-iou-thresh", "Keep masks of a higher predicted IoU (0.88; 0: all).")
+        float | None, _setting("--pred-iou-thresh", "Keep masks of a higher predicted IoU (see below; 0: all).")
     ] = None,
     stability_score_thresh: Annotated[
-        float | None, _setting("--stability-score-thresh", "Least stability of a mask (0.95; 0: all).")
+        float | None, _setting("--stability-score-thresh", "Least stability of a mask (see below; 0: all).")
     ] = None,
     stability_score_offset: Annotated[
         float | None, _setting("--stability-score-offset", "How far its threshold is moved for that, in logits (1).")
@@ -104,6 +104,9 @@ def amg(
     An image of a folder is called by its path in it, any other by its stem.
     Finished images are skipped, so the same command goes on where it stopped;
     images that fail are listed in failures.jsonl, the others are done.
+
+    Weights that were fine-tuned suggest both thresholds, exported ones too;
+    others are taken with segment_anything's, 0.88 and 0.95.
 
     [bold]Formats[/]
 

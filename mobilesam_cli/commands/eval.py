@@ -129,6 +129,7 @@ def evaluate(
     AR@100 and AR@1000 are COCO's average recall of the 100 and 1000 best-scored
     masks of each image. AP is its average precision of the 1000: a mask of
     something that nobody annotated is a mistake.
+    Thresholds that are not set are those that each checkpoint suggests.
 
     [bold]Examples[/]
 

@@ -14,7 +14,7 @@ import numpy as np
 from mobilesam_core.amg.formats import FormatName, ImageMasks, build_format
 from mobilesam_core.amg.generator import FoundMask, SamAutomaticMaskGenerator
 from mobilesam_core.amg.ledger import Ledger
-from mobilesam_core.config.amg import AmgConfig
+from mobilesam_core.config.amg import AmgConfig, AmgThresholds
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import BadFile
 from mobilesam_core.files import remove_leftovers
@@ -45,12 +45,14 @@ class AmgOptions:
 class AmgResult:
     """What a run did with its share of the images; ``skipped`` ones were done already.
 
-    written: the file of the whole set, if the format has one. failures_file: lists the failures (None: none).
+    thresholds: that masks were kept by. written: the file of the whole set, if the format has one. failures_file:
+    lists the failures (None: none).
     """
 
     images: int
     skipped: int
     masks: int
+    thresholds: AmgThresholds
     seconds: float
     failures: tuple[BadFile, ...]
     failures_file: Path | None
@@ -62,6 +64,7 @@ class AmgResult:
             "images": self.images,
             "skipped": self.skipped,
             "masks": self.masks,
+            **self.thresholds.model_dump(),
             "seconds": round(self.seconds, 3),
             "failures": [{"image": failure.source, "problem": failure.problem} for failure in self.failures],
             "written": None if self.written is None else str(self.written),
@@ -90,6 +93,7 @@ def generate_masks(
     channels = file_channels(runtime.channels, runtime.source)
     stored = None if options.embeddings is None else StoredEmbeddings(options.embeddings, runtime)
     form = build_format(options.format, options.out)
+    settings = settle_thresholds(settings, runtime, reporter)
     ledger = Ledger(options.out, _what_counts(runtime, settings, options))
     numbered = options.shard.of(list(enumerate(images, 1)))
     own = [image for _, image in numbered]
@@ -125,15 +129,15 @@ def generate_masks(
     seconds = time.perf_counter() - start
     if due and not masks and len(failures) < len(due):
         reporter.warning(
-            f"No mask passed the thresholds (pred_iou_thresh {settings.pred_iou_thresh}, stability_score_thresh "
-            f"{settings.stability_score_thresh}). The defaults suit the official weights; for others lower both, for "
-            "nano to 0.7 and 0.8 or less."
+            f"No mask passed the thresholds ({_thresholds(settings)}). The defaults suit the official weights; for "
+            "others lower both, for nano to 0.7 and 0.8 or less."
         )
     written = form.finish([(number, image) for number, image in numbered if ledger.holds(image)], options.shard)
     return AmgResult(
         images=len(due) - len(failures),
         skipped=len(own) - len(due),
         masks=masks,
+        thresholds=_thresholds(settings),
         seconds=seconds,
         failures=tuple(failures),
         failures_file=failures_file if failures else None,
@@ -141,8 +145,26 @@ def generate_masks(
     )
 
 
+def settle_thresholds(settings: AmgConfig, runtime: Runtime, reporter: Reporter) -> AmgConfig:
+    """``settings`` with both thresholds: where one is left open, what the model's file suggests, else the default.
+    Tells which they are."""
+    suggested = runtime.amg_thresholds
+    found, told = {}, []
+    for name, value in suggested or AmgThresholds():
+        given = getattr(settings, name)
+        origin = "given" if given is not None else "the default" if suggested is None else runtime.source.name
+        found[name] = value if given is None else given
+        told.append(f"{name} {found[name]:g} ({origin})")
+    reporter.info(f"Masks are kept by {', '.join(told)}.")
+    return settings.model_copy(update=found)
+
+
+def _thresholds(settings: AmgConfig) -> AmgThresholds:
+    return AmgThresholds.model_validate(settings.model_dump(include=set(AmgThresholds.model_fields)))
+
+
 def build_generator(runtime: Runtime, settings: AmgConfig) -> SamAutomaticMaskGenerator:
-    """The generator of these settings."""
+    """The generator of these settings, whose thresholds are settled."""
     return SamAutomaticMaskGenerator(runtime, **settings.model_dump(exclude={"min_area", "max_masks"}))
 
 

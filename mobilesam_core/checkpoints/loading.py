@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from mobilesam_core.checkpoints.adapter import apply_adapter, is_adapter
 from mobilesam_core.checkpoints.download import OFFICIAL_WEIGHTS, fetch_weights
 from mobilesam_core.checkpoints.keys import to_official
+from mobilesam_core.checkpoints.thresholds import suggested_thresholds
 from mobilesam_core.checkpoints.weights import WeightFile, load_weights, read_weights
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.config.model import ModelConfig, ModelName
 from mobilesam_core.errors import CheckpointError, UnreachableError, UsageError
 from mobilesam_core.models.registry import SPECS, build_sam
@@ -35,6 +37,11 @@ class OpenedCheckpoint:
     path: Path
     sha256: str
     metadata: dict[str, str]
+
+    @property
+    def amg_thresholds(self) -> AmgThresholds | None:
+        """The thresholds that the file suggests for finding everything, if it does."""
+        return suggested_thresholds(self.metadata, self.path)
 
 
 def load_model(config: ModelConfig, reporter: Reporter | None = None) -> Sam:

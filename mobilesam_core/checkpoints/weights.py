@@ -120,6 +120,32 @@ def save_weights(model: Sam, path: Path, metadata: Mapping[str, str], dtype: tor
         write_json(path.with_suffix(".json"), facts)
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a ``.safetensors`` file says of itself, without its tensors.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {})
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _unreadable(path, error) from error
+
+
+def add_metadata(path: Path, facts: Mapping[str, str]) -> None:
+    """Write a ``.safetensors`` file anew, with ``facts`` among its metadata.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        OutputError: it cannot be written; what was there before stays.
+    """
+    state, metadata = _read_safetensors(path)
+    data = safetensors.torch.save(state, {**metadata, **facts})
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def describe(model: Sam) -> dict[str, str]:
     """What a file says of the architecture of its weights."""
     # Where the weights came from is the caller's to record, and may name private folders.
@@ -139,9 +165,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is not a .safetensors file, or was cut short ({error}).", "Copy or download it again."
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is not a .safetensors file, or was cut short ({error}).", "Copy or download it again."
+    )
 
 
 def _read_pickle(path: Path) -> Any:

@@ -11,6 +11,17 @@ from mobilesam_core.config.base import Config
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+class AmgThresholds(Config):
+    """By which of a model's own scores a mask is kept. The defaults are segment_anything's, for the official weights;
+    other weights score themselves otherwise."""
+
+    pred_iou_thresh: Share = 0.88
+    stability_score_thresh: Share = 0.95
+
+    def __str__(self) -> str:
+        return f"pred_iou_thresh {self.pred_iou_thresh:g}, stability_score_thresh {self.stability_score_thresh:g}"
+
+
 class AmgConfig(Config):
     """Where to ask and which masks to keep. Names and defaults are segment_anything's."""
 
@@ -20,10 +31,11 @@ class AmgConfig(Config):
     """Points decoded together (null: as fits the device). It changes no result."""
     strategy: Literal["grid", "coarse-to-fine"] = "grid"
     """``grid`` asks at every point; ``coarse-to-fine`` at fewer than half, where the image differs."""
-    pred_iou_thresh: Share = 0.88
-    """Masks have a higher predicted IoU (0: all)."""
-    stability_score_thresh: Share = 0.95
-    """Least IoU of a mask with itself when the mask threshold is moved (0: all)."""
+    pred_iou_thresh: Share | None = None
+    """Masks have a higher predicted IoU (0: all; null: what the weights suggest, else 0.88)."""
+    stability_score_thresh: Share | None = None
+    """Least IoU of a mask with itself when the mask threshold is moved (0: all; null: what the weights suggest, else
+    0.95)."""
     stability_score_offset: Annotated[float, Field(gt=0)] = 1.0
     """By how much it is moved, up and down, in logits."""
     box_nms_thresh: Share = 0.7

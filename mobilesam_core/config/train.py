@@ -63,6 +63,9 @@ class ValidationConfig(Config):
     """Pictures of so many validation images each time, and of so many of the objects that came out worst."""
     before: bool | None = None
     """Measure the start weights too, so that the gain shows (null: unless they are random)."""
+    everything: Annotated[int, Field(ge=0)] = 4
+    """At the end, find everything in so many validation images, evenly spread, and save with the weights by which
+    thresholds that works best (0: not)."""
     agreement: bool = True
     """When distilling, compare with the first teacher's masks too: its encoder sees every validation image each
     time."""

@@ -136,6 +136,12 @@ def evaluate_everything(
     return EverythingEvaluation(settings, max_images, tuple(finds), tuple(failures), _summarise(finds))
 
 
+def object_rles(sample: Sample, chosen: Sequence[int]) -> list[dict[str, Any]]:
+    """The compressed RLEs of the ``chosen`` objects."""
+    # One at a time: hundreds of dense masks of a large image would not fit into memory.
+    return [encode_rle(sample.masks.dense([i])[0]) for i in chosen]
+
+
 def _find(
     generator: SamAutomaticMaskGenerator,
     settings: AmgConfig,
@@ -146,8 +152,7 @@ def _find(
     start = time.perf_counter()
     masks = find_masks(generator, settings, sample.image, encoded)
     seconds = time.perf_counter() - start
-    # One at a time: hundreds of dense masks of a large image would not fit into memory.
-    objects = [encode_rle(sample.masks.dense([i])[0]) for i in chosen]
+    objects = object_rles(sample, chosen)
     ious = rle_ious(objects, [each.rle for each in masks])
     return ImageFinds(
         key=sample.key,

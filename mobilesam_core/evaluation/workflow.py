@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mobilesam_core.amg.workflow import build_generator
+from mobilesam_core.amg.workflow import build_generator, settle_thresholds
 from mobilesam_core.config.amg import AmgConfig
 from mobilesam_core.config.data import SetConfig
 from mobilesam_core.data.build import build_source
@@ -128,13 +128,14 @@ def evaluate_amg(
 ) -> list[EverythingResult]:
     """Evaluate what each model finds without a prompt; arguments and errors are :func:`evaluate_prompts`'.
 
-    max_images: at most so many, evenly spread.
+    settings: a threshold that they leave open is each model's own. max_images: at most so many, evenly spread.
     """
     reporter = reporter or NullReporter()
     results = []
     for name, runtime, source, stored in _by_turns(runtimes, data, root, embeddings, reporter):
-        generator = build_generator(runtime, settings)
-        evaluation = evaluate_everything(generator, settings, source, max_images, stored, reporter)
+        settled = settle_thresholds(settings, runtime, reporter)
+        generator = build_generator(runtime, settled)
+        evaluation = evaluate_everything(generator, settled, source, max_images, stored, reporter)
         results.append(EverythingResult(name, runtime, evaluation))
     return results
 

@@ -231,6 +231,7 @@ def _facts(opened: OpenedCheckpoint, part: Part, options: ExportOptions) -> Mode
         preprocessing_sha256=producer.preprocessing_sha256,
         precision="fp16" if options.fp16 else "fp32",
         license="Apache-2.0" if ours else opened.metadata.get("license", "not stated"),
+        amg_thresholds=opened.amg_thresholds,
         versions={name: importlib.metadata.version(name) for name in _RECORDED},
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.errors import CheckpointError
 from mobilesam_core.ops.frame import STRIDE
 
@@ -24,7 +25,8 @@ class ModelFacts:
     input frame in pixels. embed_dim: channels of the embeddings. pixel_mean, pixel_std: of each channel, 0 to 255.
     mask_threshold: logits above it are mask. checkpoint_sha256: of the weights' file. encoder_sha256,
     preprocessing_sha256: of the encoder's weights and of what is done to images, as in feature stores. precision: of
-    the weights. license: of the weights, where it is known. io: what goes in and comes out, for a reader.
+    the weights. license: of the weights, where it is known. amg_thresholds: that the weights suggest for finding
+    everything. io: what goes in and comes out, for a reader.
     """
 
     KEY: ClassVar = "mobilesam"
@@ -44,6 +46,7 @@ class ModelFacts:
     preprocessing_sha256: str
     precision: Literal["fp32", "fp16", "int8"]
     license: str
+    amg_thresholds: AmgThresholds | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     io: Mapping[str, str] = field(default_factory=dict)
 
@@ -54,7 +57,7 @@ class ModelFacts:
 
     def to_metadata(self) -> dict[str, str]:
         """For the file's metadata."""
-        return {self.KEY: json.dumps(asdict(self), sort_keys=True)}
+        return {self.KEY: json.dumps(asdict(self), sort_keys=True, default=AmgThresholds.model_dump)}
 
     @staticmethod
     def from_metadata(metadata: Mapping[str, str], name: str) -> ModelFacts:
@@ -72,6 +75,8 @@ class ModelFacts:
             values: dict[str, Any] = json.loads(metadata[ModelFacts.KEY])
             for key in ("pixel_mean", "pixel_std"):
                 values[key] = tuple(values[key])
+            if values.get("amg_thresholds") is not None:  # files of older versions have none
+                values["amg_thresholds"] = AmgThresholds.model_validate(values["amg_thresholds"])
             return ModelFacts(**values)
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.errors import UsageError
 from mobilesam_core.ops.frame import Frame
 from mobilesam_core.ops.upscale import MaskUpscaler, Measured
@@ -100,6 +101,10 @@ class OnnxRuntime:
             image_size=self.image_size,
             precision={"fp32": "32"}.get(self._facts.precision, self._facts.precision),
         )
+
+    @property
+    def amg_thresholds(self) -> AmgThresholds | None:
+        return self._decoder.facts.amg_thresholds  # it is the decoder that scores masks
 
     @property
     def precision(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.errors import UsageError
 from mobilesam_core.ops.frame import Frame
 from mobilesam_core.ops.upscale import Measured
@@ -71,7 +72,7 @@ class Runtime(Protocol):
     exported from. model: the architecture's name. image_size: side of the input
     frame in pixels. channels: of the images. embed_dim: of the embeddings. mask_threshold: logits above it are mask.
     memory: bytes that decoding may take at a time, about. precision: of its numbers, for people. producer: what its
-    embeddings are stored as.
+    embeddings are stored as. amg_thresholds: that its file suggests for finding everything, if it does.
     """
 
     @property
@@ -103,6 +104,9 @@ class Runtime(Protocol):
 
     @property
     def producer(self) -> Producer: ...
+
+    @property
+    def amg_thresholds(self) -> AmgThresholds | None: ...
 
     def running(self) -> AbstractContextManager[None]:
         """Within it the model may be used; on leaving, it is as it was."""

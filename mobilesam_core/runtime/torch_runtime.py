@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.config.precision import Precision
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.models.shared_decoder import Answers, SharedImageDecoder
@@ -38,11 +39,20 @@ class TorchRuntime:
         model: on the device to use. Outside :meth:`running` its modules keep the mode they are in.
         source, sha256: the file of its weights.
         precision: that its weights, float32 so far, are brought to.
+        amg_thresholds: that the file suggests.
     """
 
-    def __init__(self, model: Sam, source: Path = Path(), sha256: str = "", precision: Precision = "32") -> None:
+    def __init__(
+        self,
+        model: Sam,
+        source: Path = Path(),
+        sha256: str = "",
+        precision: Precision = "32",
+        amg_thresholds: AmgThresholds | None = None,
+    ) -> None:
         self.torch_model = model
         self.source, self.sha256, self.precision = source, sha256, precision
+        self.amg_thresholds = amg_thresholds
         self._producer: Producer | None = None
         if precision != "32":
             self._producer = Producer.of(model, precision)  # by the weights in float32

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mobilesam_core.errors import DataError, UsageError
+from mobilesam_core.evaluation.thresholds import ThresholdChoice
 from mobilesam_core.training.validation import score
 
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the log: means since the line before (``train``), or a validation (``val``).
+    """One line of the log: means since the line before (``train``), a validation (``val``), or thresholds that were
+    tried (``everything``).
 
     step: optimizer steps done. epoch: counted from 1; of validations, 0 are the start weights.
     """
@@ -28,10 +30,11 @@ class Record:
 
 @dataclass(frozen=True)
 class History:
-    """The lines of each split, in the order they were written."""
+    """The lines of each split, in the order they were written. everything: the last choice of thresholds."""
 
     train: tuple[Record, ...]
     val: tuple[Record, ...]
+    everything: ThresholdChoice | None
 
     @property
     def before(self) -> Record | None:
@@ -62,10 +65,17 @@ def read_history(path: Path) -> History:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.", "Check the file and its permissions.") from error
     records = list(_records(text, path))
-    return History(
-        train=tuple(record for record in records if record.split == "train"),
-        val=tuple(record for record in records if record.split == "val"),
+    train, val, everything = (
+        tuple(record for record in records if record.split == split) for split in ("train", "val", "everything")
     )
+    return History(train, val, _choice(everything[-1], path) if everything else None)
+
+
+def _choice(record: Record, path: Path) -> ThresholdChoice:
+    try:
+        return ThresholdChoice.from_values(record.values)
+    except KeyError as error:
+        raise DataError(f"A line of {path} on 'everything' lacks {error}.", "Remove it.") from error
 
 
 def _records(text: str, path: Path) -> Iterator[Record]:

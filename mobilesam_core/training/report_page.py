@@ -15,6 +15,7 @@ from PIL import Image
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.evaluation.calibration import BIAS_LIMIT, Calibration, bias_warning
+from mobilesam_core.evaluation.thresholds import MARGIN, POINTS_PER_SIDE
 from mobilesam_core.evaluation.types import PROMPT_KINDS, PromptKind
 from mobilesam_core.training.charts import Series, line_chart, reliability_diagram
 from mobilesam_core.training.details import Details
@@ -89,7 +90,9 @@ class Report:
         harm = None
         if before is not None and metric in before.values:
             harm = harm_warning(metric, score(metric, before.values), score(metric, values))
-        return [warning for warning in (harm, bias_warning(biases)) if warning]
+        everything = self.history.everything
+        warnings = (harm, bias_warning(biases), everything.warning if everything else None)
+        return [warning for warning in warnings if warning]
 
 
 def render(report: Report) -> str:
@@ -120,6 +123,7 @@ def render(report: Report) -> str:
         _section("Before and after", *_before_and_after(report)),
         _section("Worst objects", *_worst(report)),
         _section("Can its own scores be trusted?", *_calibration(report)),
+        _section("Everything, without prompts", *_everything(report.history)),
         _section("Config", element("pre", report.config_text)),
         _section("Environment", _environment(report.environment)),
     )
@@ -278,6 +282,27 @@ def _bins(calibrations: Sequence[tuple[str, Calibration]]) -> Markup:
         for row, each in zip(rows, calibration.bins, strict=True):
             row += [str(each.objects), _three_digits(each.predicted), _three_digits(each.iou)]
     return _table(head, rows)
+
+
+def _everything(history: History) -> list[Markup]:
+    choice = history.everything
+    if choice is None:
+        return []
+    same = choice.best == choice.usual
+    note = (
+        f"{choice.images} validation images with {choice.objects} objects, asked at {POINTS_PER_SIDE} x "
+        f"{POINTS_PER_SIDE} points. "
+        + (f"The usual thresholds are at most {MARGIN:g} in F2 below the best, and stay. " if same else "")
+        + "The weights suggest the first line's thresholds to amg. F2: of objects found and masks, for labels that "
+        "may lack objects."
+    )
+    head = ["thresholds", "predicted IoU", "stability", "found@0.5", "found@0.7", "masks an image", "F2"]
+    rows = [
+        [name, f"{each.pred_iou_thresh:g}", f"{each.stability_score_thresh:g}", _three_digits(each.found_50),
+         _three_digits(each.found_70), f"{each.masks_per_image:.1f}", _three_digits(each.f2)]
+        for name, each in [("saved", choice.best), ("usual", choice.usual)][: 1 if same else 2]
+    ]  # fmt: skip
+    return [element("p", note, class_="note"), _table(head, rows)]
 
 
 def _three_digits(value: float | None) -> str:

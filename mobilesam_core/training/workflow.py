@@ -18,6 +18,7 @@ from mobilesam_core.errors import CheckpointError, UsageError
 from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.training.cache import cache_embeddings
+from mobilesam_core.training.everything import check_everything
 from mobilesam_core.training.loop import fit, save
 from mobilesam_core.training.memory import peak_memory_mb
 from mobilesam_core.training.processes import Processes, start_processes
@@ -47,6 +48,7 @@ _MAY_CHANGE = (
     "train.devices",
     "train.gradient_checkpointing",
     "train.validation.before",
+    "train.validation.everything",
 )
 
 
@@ -133,6 +135,7 @@ def _train(config: TrainConfig, resume: bool, fabric: Fabric, processes: Process
                 save(run)
             try:
                 fit(run, stop)
+                check_everything(run, stop)
             finally:
                 # Of what was done before an interruption or a failure, too.
                 warnings = update_report(folder) if processes.first else []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mobilesam_core.checkpoints.loading import embedded_weights
+from mobilesam_core.checkpoints.thresholds import suggest_thresholds
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.config.data import ShapesConfig
 from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.ops.rle import decode_rle
@@ -46,7 +50,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
 def test_no_mask_at_all_says_what_to_do(run_cli: Run, images: Path, options: tuple) -> None:
     ran = run_cli("amg", images / "one.png", *options, "--pred-iou-thresh", "1", "--json")
     assert ran.code == 0 and ran.json["masks"] == 0
-    assert "No mask passed the thresholds (pred_iou_thresh 1.0, stability_score_thresh 0.5)" in ran.err
+    assert "No mask passed the thresholds (pred_iou_thresh 1, stability_score_thresh 0.5)" in ran.err
     again = run_cli("amg", images / "one.png", *options, "--pred-iou-thresh", "1")
     assert again.code == 0 and "No mask passed" not in again.err  # nothing was done
 
@@ -169,6 +173,26 @@ def test_settings_come_from_a_file_and_options_win(run_cli: Run, images: Path, t
     assert (settings["points_per_side"], settings["pred_iou_thresh"], settings["box_nms_thresh"]) == (4, 0.6, 0.7)
     ran = run_cli("amg", images / "one.png", *given)
     assert ran.code == 2 and "another pred_iou_thresh" in ran.err
+
+
+def test_thresholds_are_those_the_weights_suggest_unless_given(run_cli: Run, images: Path, tmp_path: Path) -> None:
+    weights, config = tmp_path / "mine.safetensors", tmp_path / "amg.yaml"
+    shutil.copy(embedded_weights(), weights)
+    suggest_thresholds(weights, AmgThresholds(pred_iou_thresh=0.4, stability_score_thresh=0.3))
+    config.write_text("stability_score_thresh: 0.2\n")
+    given = (images / "one.png", "--checkpoint", weights, "--image-size", "128", "--points-per-side", "2", "--json")
+    suggested = run_cli("amg", *given, "--out", tmp_path / "a")
+    assert (suggested.json["pred_iou_thresh"], suggested.json["stability_score_thresh"]) == (0.4, 0.3)
+    assert "pred_iou_thresh 0.4 (mine.safetensors), stability_score_thresh 0.3 (mine.safetensors)" in suggested.err
+    chosen = run_cli("amg", *given, "--out", tmp_path / "b", "--config", config, "--pred-iou-thresh", "0.88")
+    assert (chosen.json["pred_iou_thresh"], chosen.json["stability_score_thresh"]) == (0.88, 0.2)
+    assert "pred_iou_thresh 0.88 (given), stability_score_thresh 0.2 (given)" in chosen.err
+    # What was done by other thresholds is not taken for done.
+    suggest_thresholds(weights, AmgThresholds(pred_iou_thresh=0.5, stability_score_thresh=0.3))
+    refused = run_cli("amg", *given, "--out", tmp_path / "a")
+    assert refused.code == 2 and "made with another" in refused.err
+    unnamed = run_cli("amg", *given[:1], "--checkpoint", "nano", *given[3:], "--out", tmp_path / "c")
+    assert "pred_iou_thresh 0.88 (the default), stability_score_thresh 0.95 (the default)" in unnamed.err
 
 
 @pytest.mark.parametrize(

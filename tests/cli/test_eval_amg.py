@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mobilesam_core.checkpoints.thresholds import suggest_thresholds
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.config.data import ShapesConfig
 from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.ops.rle import decode_rle
@@ -67,6 +69,19 @@ def test_json_and_files_say_the_same(run_process: Run, config: tuple, tmp_path: 
         assert decode_rle(each["segmentation"]).shape == (128, 128)
     refused = run_process("eval", "nano", *config, "--out", out)
     assert refused.code == 2 and "already holds" in refused.err
+
+
+def test_each_checkpoint_has_its_own_thresholds(run_cli: Run, nano_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text(CONFIG)
+    names = ("a.safetensors", "b.safetensors")
+    for name in names:
+        shutil.copy(nano_checkpoint, tmp_path / name)
+    suggest_thresholds(tmp_path / "b.safetensors", AmgThresholds(pred_iou_thresh=0.5, stability_score_thresh=0.6))
+    given = ("--config", tmp_path / "train.yaml", "--amg", "--amg-set", "points_per_side=2", "--max-images", 1)
+    ran = run_cli("eval", *(tmp_path / name for name in names), *given, "--json")
+    used = [each["options"]["amg"] for each in ran.json["checkpoints"]]
+    assert [(each["pred_iou_thresh"], each["stability_score_thresh"]) for each in used] == [(0.88, 0.95), (0.5, 0.6)]
+    assert "(the default)" in ran.err and "(b.safetensors)" in ran.err
 
 
 def test_a_bad_file_costs_itself_alone(run_cli: Run, config: tuple, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
     },
     "loss": {"focal": 0.0, "bce": 1.0},
     "optim": {"lr": 1e-3, "batch_size": 2, "warmup_steps": 2},
-    "train": {"epochs": 2, "threads": 1, "validation": {"overlays": 1}},
+    "train": {"epochs": 2, "threads": 1, "validation": {"overlays": 1, "everything": 0}},
 }
 
 

@@ -14,7 +14,9 @@ import torch
 
 from mobilesam_core.checkpoints.keys import to_official
 from mobilesam_core.checkpoints.loading import build_sam_vit_nano, load_model, open_checkpoint, sam_model_registry
+from mobilesam_core.checkpoints.thresholds import suggest_thresholds, suggests_thresholds
 from mobilesam_core.checkpoints.weights import read_weights, save_weights
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.config.model import EncoderOverrides, ModelConfig
 from mobilesam_core.errors import CheckpointError, OutputError
 from mobilesam_core.models.registry import build_sam
@@ -213,3 +215,24 @@ def test_no_folder_to_write_to(nano: Sam, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="Cannot write"):
         save_weights(nano, tmp_path / "file" / "w.pt", {})
+
+
+def test_thresholds_are_added_to_what_a_file_says(nano: Sam, tmp_path: Path) -> None:
+    path, thresholds = tmp_path / "w.safetensors", AmgThresholds(pred_iou_thresh=0.5, stability_score_thresh=0.6)
+    save_weights(nano, path, {"note": "ün"}, torch.float16)
+    before = read_weights(path)
+    assert open_checkpoint(path).amg_thresholds is None and not suggests_thresholds(path)
+    suggest_thresholds(path, AmgThresholds())
+    suggest_thresholds(path, thresholds)
+    after = read_weights(path)
+    assert suggests_thresholds(path) and open_checkpoint(path).amg_thresholds == thresholds
+    assert before.metadata.items() <= after.metadata.items()
+    assert all(value.dtype == after.state[key].dtype for key, value in before.state.items())
+    assert all(torch.equal(value, after.state[key]) for key, value in before.state.items())
+
+
+@pytest.mark.parametrize("text", ["0.5", "{", '{"pred_iou_thresh": 7}', '{"unknown": 1}'])
+def test_thresholds_that_are_none_are_refused(nano: Sam, tmp_path: Path, text: str) -> None:
+    save_weights(nano, tmp_path / "w.safetensors", {"amg_thresholds": text})
+    with pytest.raises(CheckpointError, match="suggests thresholds for amg in a way this version does not know"):
+        _ = open_checkpoint(tmp_path / "w.safetensors").amg_thresholds

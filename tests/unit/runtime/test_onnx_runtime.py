@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from mobilesam_core.amg.generator import SamAutomaticMaskGenerator
 from mobilesam_core.checkpoints.loading import OpenedCheckpoint, open_checkpoint
+from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.config.data import ShapesConfig
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.data.shapes import ShapesSource
@@ -24,11 +26,13 @@ from mobilesam_core.runtime.protocol import Runtime
 from mobilesam_core.runtime.torch_runtime import TorchRuntime
 
 STYLES = ("batched", "official", "low-res")
+SUGGESTED = AmgThresholds(pred_iou_thresh=0.55, stability_score_thresh=0.7)
 
 
 @pytest.fixture(scope="module")
 def nano() -> OpenedCheckpoint:
-    return open_checkpoint("nano", image_size=256)
+    opened = open_checkpoint("nano", image_size=256)
+    return replace(opened, metadata={**opened.metadata, "amg_thresholds": SUGGESTED.model_dump_json()})
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +144,7 @@ def test_files_that_do_not_fit_together(files: dict[str, Path], tmp_path: Path) 
     (single,) = export_onnx(stranger, ExportOptions(tmp_path / "single", parts=["decoder"], single_mask=True))
     with pytest.raises(UsageError, match="one mask"):
         open_onnx(files["encoder"], single.path)
+
+
+def test_thresholds_that_the_weights_suggest_are_handed_on(exported: Runtime) -> None:
+    assert exported.amg_thresholds == SUGGESTED
