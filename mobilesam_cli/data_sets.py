@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mobilesam_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from mobilesam_core.config.data import SetConfig
+    from mobilesam_core.config.data import DataConfig, SetConfig
 
 
-def set_of_config(config: str, split: Literal["train", "val"], overrides: Sequence[str]) -> tuple[SetConfig, Path]:
-    """``data.train`` or ``data.val`` of a config, and what its paths are relative to.
+def set_of_config(
+    config: str, split: Literal["train", "val"], overrides: Sequence[str]
+) -> tuple[SetConfig, DataConfig]:
+    """``data.train`` or ``data.val`` of a config, and the section that it is in.
 
     Raises:
         UsageError: it is not there, has no labels, or is a mix, in which images repeat and classes mean several things.
@@ -29,4 +30,4 @@ def set_of_config(config: str, split: Literal["train", "val"], overrides: Sequen
         raise UsageError(f"The images of data.{split} have no labels.", "Use --split val.")
     if chosen.format == "mix":
         raise UsageError(f"data.{split} is a mix of sets.", "Name one of its sets, by options or in a config.")
-    return chosen, data.root
+    return chosen, data

@@ -23,6 +23,7 @@ from mobilesam_cli.model_options import (
 )
 from mobilesam_cli.options import Images, Json, ShardOption
 from mobilesam_cli.runtimes import ModelChoice
+from mobilesam_core.errors import UsageError
 
 if TYPE_CHECKING:
     from mobilesam_core.amg.workflow import AmgResult
@@ -71,6 +72,10 @@ def amg(
     box_nms_thresh: Annotated[
         float | None, _setting("--box-nms-thresh", "Masks whose boxes overlap by a higher IoU are one (0.7).")
     ] = None,
+    tile: Annotated[
+        int | None, _setting("--tile", "Look at square tiles of so many pixels too, for small objects (none).")
+    ] = None,
+    overlap: Annotated[int | None, _setting("--overlap", "Pixels that neighbouring tiles share (64).")] = None,
     crop_n_layers: Annotated[
         int | None, _setting("--crop-n-layers", "Look at crops too: 4 in layer 1, 16 in layer 2 … (0).")
     ] = None,
@@ -126,6 +131,8 @@ def amg(
 
       mobilesam amg 'plates/**/*.tif' --format labels --points-per-side 64 --pred-iou-thresh 0.8
 
+      mobilesam amg scans/ --tile 512 --overlap 96 --points-per-side 16
+
       find . -name '*.jpg' | mobilesam amg - --format coco --shard $SLURM_ARRAY_TASK_ID/16
     """
     from mobilesam_cli.console import print_json, reporter
@@ -141,6 +148,8 @@ def amg(
         "stability_score_thresh": stability_score_thresh,
         "stability_score_offset": stability_score_offset,
         "box_nms_thresh": box_nms_thresh,
+        "tile": tile,
+        "overlap": overlap,
         "crop_n_layers": crop_n_layers,
         "crop_nms_thresh": crop_nms_thresh,
         "crop_overlap_ratio": crop_overlap_ratio,
@@ -150,6 +159,8 @@ def amg(
         "max_masks": max_masks,
     }
     settings = load_amg_config(config, {key: value for key, value in given.items() if value is not None})
+    if overlap is not None and settings.tile is None:
+        raise UsageError("--overlap is of tiles, and there are none.", "Give --tile too.")
     share = Shard.parse(shard)
     files = find_images(images or [], sys.stdin if "-" in (images or []) else (), out)
 

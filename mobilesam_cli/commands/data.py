@@ -155,6 +155,8 @@ def _show_figures(found: DataCheck) -> None:
     table.add_row("images", *(str(each.images) for each in columns))
     if any(each.unannotated is not None for each in columns):
         table.add_row("left out: no object", *(_figure(each.unannotated) for each in columns))
+    if any(each.tiles is not None for each in columns):
+        table.add_row("tiles trained on", *(_figure(each.tiles) for each in columns))
     table.add_row("objects", *(str(each.objects) for each in columns))
     table.add_row("objects an image", *(f"{each.objects_per_image:.1f}" for each in columns))
     table.add_row("sizes in pixels", *(_quantiles(each.sides) for each in columns))

@@ -111,7 +111,8 @@ def _data(
         return _set_of(source, options), Path()
     if options:
         raise UsageError(f"{_option(next(iter(options)))} goes with --from, not with --config.")
-    return set_of_config(config, split, overrides or [])
+    chosen, data = set_of_config(config, split, overrides or [])
+    return chosen, data.root
 
 
 def _set_of(source: Source, options: dict[str, Path | MaskMode]) -> SetConfig:

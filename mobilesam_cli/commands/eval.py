@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mobilesam_core.config.data import SetConfig
+    from mobilesam_core.config.tiles import TileConfig
     from mobilesam_core.evaluation.summary import ClickFigures
     from mobilesam_core.evaluation.workflow import CheckpointResult, EverythingResult, PromptsResult
 
@@ -79,6 +80,17 @@ def evaluate(
             rich_help_panel=_AMG,
         ),
     ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            "--tile",
+            help="Look in square tiles of so many pixels, for small objects in large images.",
+            show_default="data.tile of --config",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option("--overlap", help="Pixels that neighbouring tiles share.", show_default="64")
+    ] = None,
     prompts: Annotated[str, typer.Option("--prompts", help="Kinds of prompt, of: box, point, clicks.")] = "box,point",
     clicks: Annotated[int, typer.Option("--clicks", min=1, help="Corrective clicks of 'clicks'.")] = 5,
     mask_threshold: Annotated[float, typer.Option("--mask-threshold", help="Logits above it are mask.")] = 0.0,
@@ -123,6 +135,8 @@ def evaluate(
     best of the three. 'fill the box' is the trivial answer.
     Sizes are COCO's: small below 32², medium below 96² pixels.
     With --teacher, 'agreement' is the mean IoU with its masks.
+    With --tile an object is asked about in the tile that holds it whole, one that
+    is cut in all of them in the whole image.
 
     With --amg there is no prompt: all objects are to be found, whatever they are.
     'found@0.7' is the share of objects with which a mask has an IoU of 0.7 or more.
@@ -143,23 +157,34 @@ def evaluate(
 
       mobilesam eval official best.safetensors --config nuclei.yaml --amg --amg-set points_per_side=64
 
+      mobilesam eval best.safetensors --config slides.yaml --tile 512 --overlap 96
+
       mobilesam eval best.safetensors --onnx-encoder int8.onnx --onnx-decoder dec.onnx --config nuclei.yaml
     """  # fmt: skip
     _check_what_goes_together(context, amg)
-    data, root = _data(config, split, overrides, images, masks, mask_mode, annotations)
+    data, root, tiles = _data(config, split, overrides, images, masks, mask_mode, annotations)
 
     from mobilesam_cli.console import reporter
-    from mobilesam_core.config.loading import apply_overrides, load_amg_config
+    from mobilesam_core.config.loading import apply_overrides, load_amg_config, validate
+    from mobilesam_core.config.tiles import TileConfig
     from mobilesam_core.evaluation.types import EvalOptions
     from mobilesam_core.evaluation.workflow import check_output_folder, evaluate_amg, evaluate_prompts
+    from mobilesam_core.ops.tiles import Tiling
 
-    settings = load_amg_config(amg_config, apply_overrides({}, amg_set or [], "--amg-set"))
+    given = {name: value for name, value in (("tile", tile), ("overlap", overlap)) if value is not None}
+    changes = apply_overrides({}, amg_set or [], "--amg-set")
+    settings = load_amg_config(amg_config, changes | given if amg else changes)
+    of_config = {"tile": tiles.tile, "overlap": tiles.overlap}
+    tiles = validate(TileConfig, of_config if amg else of_config | given, "The choice of tiles")
+    if overlap is not None and (settings if amg else tiles).tile is None:
+        raise UsageError("--overlap is of tiles, and there are none.", "Give --tile too.")
     kinds = tuple(kind.strip() for kind in prompts.split(","))
     options = EvalOptions(
         prompts=kinds,  # type: ignore[arg-type]  # EvalOptions checks them
         clicks=clicks,
         mask_threshold=mask_threshold,
         max_images=max_images,
+        tiling=Tiling.of(tiles),
     )
     if out is not None:
         check_output_folder(out, overwrite)
@@ -243,9 +268,10 @@ def _data(
     masks: Path | None,
     mask_mode: MaskMode,
     annotations: Path | None,
-) -> tuple[SetConfig, Path]:
-    """The data set the options name, and what its paths are relative to."""
+) -> tuple[SetConfig, Path, TileConfig]:
+    """The data set the options name, what its paths are relative to, and the tiles of a config."""
     from mobilesam_core.config.data import CocoConfig, FolderConfig
+    from mobilesam_core.config.tiles import TileConfig
 
     given = [name for name, value in (("--config", config), ("--images", images)) if value is not None]
     if len(given) != 1:
@@ -256,16 +282,17 @@ def _data(
     if config is not None:
         if masks is not None or annotations is not None:
             raise UsageError("--masks and --annotations go with --images, not with --config.")
-        return set_of_config(config, split, overrides or [])
+        chosen, section = set_of_config(config, split, overrides or [])
+        return chosen, section.root, section
     assert images is not None
     if overrides:
         raise UsageError("--set changes a config, but there is no --config.")
     if (masks is None) == (annotations is None):
         raise UsageError("--images needs either --masks or --annotations.")
     if masks is not None:
-        return FolderConfig(format="folder", images=images, masks=masks, mask_mode=mask_mode), Path()
+        return FolderConfig(format="folder", images=images, masks=masks, mask_mode=mask_mode), Path(), TileConfig()
     assert annotations is not None
-    return CocoConfig(format="coco", images=images, annotations=annotations), Path()
+    return CocoConfig(format="coco", images=images, annotations=annotations), Path(), TileConfig()
 
 
 def _show_everything(results: Sequence[EverythingResult]) -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mobilesam_core.amg.candidates import Candidates, best_of_each, cut_off
-from mobilesam_core.amg.grid import Crop, coarse_to_fine, crops, point_grids
+from mobilesam_core.amg.grid import Crop, coarse_to_fine, crops, point_grids, tiles
 from mobilesam_core.amg.regions import remove_small_regions
 from mobilesam_core.errors import UsageError
 from mobilesam_core.ops.boxes import mask_box
+from mobilesam_core.ops.masks import place_masks
 from mobilesam_core.ops.rle import decode_rle, encode_rle, expand_rle
+from mobilesam_core.ops.tiles import Tiling
 from mobilesam_core.runtime.opening import as_runtime
 from mobilesam_core.runtime.protocol import EncodedImage, Runtime
 
@@ -68,9 +70,12 @@ class SamAutomaticMaskGenerator:
         strategy: ``grid`` asks at every point. ``coarse-to-fine`` asks at a quarter of them, then at a quarter of the
             others: those where the image's embedding is least like where was asked around them. That is more than
             twice as fast, and may miss small objects.
+        tile: side, in pixels of the image, of square tiles to look at besides the whole image, as layer 1 of crops.
+        overlap: pixels that neighbouring tiles share.
 
     Raises:
-        UsageError: both or neither of ``points_per_side`` and ``point_grids``, or another mode or strategy.
+        UsageError: both or neither of ``points_per_side`` and ``point_grids``, another mode or strategy, tiles that
+            there cannot be, or tiles and layers of crops.
     """
 
     def __init__(
@@ -91,11 +96,15 @@ class SamAutomaticMaskGenerator:
         output_mode: OutputMode = "binary_mask",
         *,
         strategy: Strategy = "grid",
+        tile: int | None = None,
+        overlap: int = 64,
     ) -> None:
         if output_mode not in ("binary_mask", "uncompressed_rle", "coco_rle"):
             raise UsageError(f"There is no output_mode {output_mode!r}.")
         if strategy not in ("grid", "coarse-to-fine"):
             raise UsageError(f"There is no strategy {strategy!r}.")
+        if tile is not None and crop_n_layers:
+            raise UsageError("tile and crop_n_layers both say where to crop.", "Give one of them.")
         self.model = model
         self.runtime = as_runtime(model)
         self.points_per_batch = points_per_batch
@@ -106,10 +115,12 @@ class SamAutomaticMaskGenerator:
         self.crop_n_layers = crop_n_layers
         self.crop_nms_thresh = crop_nms_thresh
         self.crop_overlap_ratio = crop_overlap_ratio
+        self.tiling = None if tile is None else Tiling(tile, overlap)
         self.min_mask_region_area = min_mask_region_area
         self.output_mode = output_mode
+        layers = crop_n_layers if self.tiling is None else 1
         self.passes = _passes(
-            points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor, strategy == "coarse-to-fine"
+            points_per_side, point_grids, layers, crop_n_points_downscale_factor, strategy == "coarse-to-fine"
         )
 
     def generate(self, image: np.ndarray) -> list[dict[str, Any]]:
@@ -128,7 +139,10 @@ class SamAutomaticMaskGenerator:
         """
         height, width = image.shape[:2]
         found: list[FoundMask] = []
-        every_crop = crops(height, width, self.crop_n_layers, self.crop_overlap_ratio)
+        if self.tiling is None:
+            every_crop = crops(height, width, self.crop_n_layers, self.crop_overlap_ratio)
+        else:
+            every_crop = tiles(height, width, self.tiling)
         with self.runtime.running():
             for crop in every_crop:
                 found += self._find_in_crop(image, crop, encoded if crop.layer == 0 else None)
@@ -238,13 +252,11 @@ class _Search:
             return
         boxes, scores = (np.concatenate([getattr(p, name) for p in self._parts]) for name in ("boxes", "predicted_iou"))
         places = [(part, i) for part in self._parts for i in range(len(part))]
-        left, top, right, bottom = self._crop.box
+        left, top, _, _ = self._crop.box
         for number in best_of_each(boxes, scores, self._settings.box_nms_thresh).tolist():
             candidates, i = places[number]
             mask = self._search.mask(candidates.logits[i], self._settings.runtime.mask_threshold)
-            if self._crop.layer:
-                cropped, mask = mask, np.zeros(self._image_shape, bool)
-                mask[top:bottom, left:right] = cropped
+            mask = place_masks(mask, self._crop.box, self._image_shape)
             x1, y1, x2, y2 = candidates.boxes[i].tolist()
             x, y = self._points[int(candidates.points[i])].tolist()
             yield FoundMask(

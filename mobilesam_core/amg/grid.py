@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from mobilesam_core.errors import UsageError
+from mobilesam_core.ops.tiles import Tiling
 
 
 @dataclass(frozen=True)
@@ -71,3 +72,10 @@ def crops(height: int, width: int, layers: int, overlap_ratio: float) -> Sequenc
             if box[2] > box[0] and box[3] > box[1]:
                 found.append(Crop(box, layer))
     return found
+
+
+def tiles(height: int, width: int, tiling: Tiling) -> Sequence[Crop]:
+    """The whole image, in which objects larger than a tile are found, and its tiles, if it is larger than one."""
+    whole = Crop((0, 0, width, height), 0)
+    parts = [Crop(window, 1) for window in tiling.windows(height, width)]
+    return [whole, *parts] if len(parts) > 1 else [whole]

@@ -22,7 +22,7 @@ from mobilesam_core.jobs.inputs import WHOLE, ImageFile, Shard
 from mobilesam_core.jobs.runner import Job, run_job
 from mobilesam_core.ops.drawing import distinct_color, fill_mask, line_width, new_canvas, outline_mask, write_png
 from mobilesam_core.ops.rle import decode_rle
-from mobilesam_core.prediction.stored import StoredEmbeddings
+from mobilesam_core.prediction.stored import StoredEmbeddings, refuse_tiles
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.runtime.protocol import EncodedImage, Runtime, file_channels
 
@@ -85,12 +85,13 @@ def generate_masks(
 
     Raises:
         UsageError: the folder holds results of other images or settings and ``overwrite`` is off, image files cannot
-            have the model's channels, or the embeddings are of another encoder; nothing was done.
+            have the model's channels, or the embeddings are of another encoder or given with tiles; nothing was done.
         OutputError: a result cannot be written.
         Interrupted: Ctrl-C or SIGTERM; finished images are kept.
     """
     reporter = reporter or NullReporter()
     channels = file_channels(runtime.channels, runtime.source)
+    refuse_tiles(options.embeddings, settings.tile is not None)
     stored = None if options.embeddings is None else StoredEmbeddings(options.embeddings, runtime)
     form = build_format(options.format, options.out)
     settings = settle_thresholds(settings, runtime, reporter)
@@ -201,6 +202,7 @@ def _find(
 
 def _what_counts(runtime: Runtime, settings: AmgConfig, options: AmgOptions) -> dict[str, Any]:
     """What results depend on."""
+    left_out = {"points_per_batch"} if settings.tile is not None else {"points_per_batch", "overlap"}
     return {
         "format": options.format,
         "precision": runtime.precision,
@@ -208,7 +210,7 @@ def _what_counts(runtime: Runtime, settings: AmgConfig, options: AmgOptions) -> 
         "model": runtime.model,
         "image_size": runtime.image_size,
         "checkpoint_sha256": runtime.sha256,
-        **settings.model_dump(mode="json", exclude={"points_per_batch"}),
+        **settings.model_dump(mode="json", exclude=left_out),
     }
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mobilesam_core.config.base import Config
+from mobilesam_core.config.tiles import TileConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,8 +23,11 @@ class AmgThresholds(Config):
         return f"pred_iou_thresh {self.pred_iou_thresh:g}, stability_score_thresh {self.stability_score_thresh:g}"
 
 
-class AmgConfig(Config):
-    """Where to ask and which masks to keep. Names and defaults are segment_anything's."""
+class AmgConfig(TileConfig):
+    """Where to ask and which masks to keep. Names and defaults are segment_anything's.
+
+    Tiles are crops like those of ``crop_n_layers``: looked at besides the whole image, as layer 1.
+    """
 
     points_per_side: Annotated[int, Field(ge=1, le=256)] = 32
     """Points along each side of the image; their square is asked."""
@@ -54,3 +58,9 @@ class AmgConfig(Config):
     """Masks of fewer pixels are left out."""
     max_masks: Annotated[int, Field(ge=1)] | None = None
     """At most so many masks an image, the best-scored (null: all)."""
+
+    @model_validator(mode="after")
+    def _one_kind_of_crops(self) -> AmgConfig:
+        if self.tile is not None and self.crop_n_layers:
+            raise ValueError("tile and crop_n_layers both say where to crop: give one of them")
+        return self

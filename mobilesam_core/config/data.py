@@ -8,6 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from mobilesam_core.config.base import Config
+from mobilesam_core.config.tiles import TileConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -179,8 +180,12 @@ class AugmentConfig(Config):
         return not (still and self.horizontal_flip == self.vertical_flip == self.transpose == 0)
 
 
-class DataConfig(Config):
-    """Training and validation data."""
+class DataConfig(TileConfig):
+    """Training and validation data.
+
+    With ``tile`` an epoch sees each tile in which an object can be trained on, in place of each image, and validation
+    asks about an object in the tile that holds it whole.
+    """
 
     root: Path = Path()
     """Prefix of every path of the sets below; itself relative to the working directory."""
@@ -198,3 +203,9 @@ class DataConfig(Config):
     """Read every file once before training, so that a bad one is found now and not after an hour."""
     on_bad_file: Literal["stop", "skip"] = "stop"
     """``stop`` lists all bad files and ends; ``skip`` lists them and trains on the others."""
+
+    @model_validator(mode="after")
+    def _finds_tiles(self) -> DataConfig:
+        if self.tile is not None and not self.verify:
+            raise ValueError("verify=false does not go with tile: which tiles hold an object shows when files are read")
+        return self

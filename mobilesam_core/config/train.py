@@ -250,10 +250,11 @@ class TrainConfig(Config):
         epochs = sum(stage.epochs for stage in distill.stages)
         if distill.stages and epochs != self.train.epochs:
             raise ValueError(f"distill.stages last {epochs} epochs in all, train.epochs is {self.train.epochs}")
-        if distill.geometry == "off" and self.data.augment.moves and any(t.store for t in distill.teachers):
+        moved = self.data.augment.moves or self.data.tile is not None
+        if distill.geometry == "off" and moved and any(t.store for t in distill.teachers):
             raise ValueError(
-                "data.augment crops, scales or flips, so stored features would belong to other places: "
-                "set distill.geometry to 'features', switch those augmentations off, or run the teacher (no store)"
+                "data.augment crops, scales or flips, or data.tile cuts, so stored features would belong to other "
+                "places: set distill.geometry to 'features', switch that off, or run the teacher (no store)"
             )
         if self.train.freeze.image_encoder and "features" in distill.used_terms:
             raise ValueError("train.freeze.image_encoder leaves nothing to learn from features")

@@ -14,6 +14,7 @@ from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.data.build import build_source
 from mobilesam_core.data.loader import epoch_order
 from mobilesam_core.data.training_set import FramedSample, TrainingSet
+from mobilesam_core.data.verify import find_tiles, without
 from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.models.registry import SPECS
 from mobilesam_core.ops.drawing import (
@@ -91,7 +92,15 @@ def first_views(
     data, seed = config.data, config.train.seed if seed is None else seed
     size = config.model.image_size or SPECS[config.model.name].image_size
     source = build_source(data.train, data.root, config.model.encoder.input_channels or 3)
-    views = TrainingSet(source, data, config.prompts, size, loss_size=size, seed=seed, views=config.views)
+    tiles = None
+    if data.tile is not None:
+        tiles, bad = find_tiles(source, data, size, reporter, "Looking for tiles")
+        for file in bad:
+            if data.on_bad_file == "stop":
+                raise DataError(file.problem, "Look at all that is wrong: mobilesam data check.")
+            reporter.warning(file.problem)
+        source = without(source, bad)
+    views = TrainingSet(source, data, config.prompts, size, loss_size=size, seed=seed, views=config.views, tiles=tiles)
     given = 0
     for epoch in itertools.count():
         for index in epoch_order(len(views), seed, epoch):

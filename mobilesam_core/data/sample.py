@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from mobilesam_core.ops.masks import InstanceMasks
+from mobilesam_core.ops.masks import InstanceMasks, PartMasks, Window
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,11 @@ class Sample:
     masks: InstanceMasks
     source: str
     remarks: tuple[str, ...] = ()
+
+    def part(self, window: Window) -> Sample:
+        """What shows in ``window``, as an image of its own."""
+        left, top, right, bottom = window
+        return replace(self, image=self.image[top:bottom, left:right], masks=PartMasks(self.masks, window))
 
 
 class SampleSource(Protocol):

@@ -16,8 +16,8 @@ from mobilesam_core.config.data import DataConfig
 from mobilesam_core.config.prompts import PromptConfig
 from mobilesam_core.data.augment import Augment
 from mobilesam_core.data.batch import Batch
-from mobilesam_core.data.sample import SampleSource
-from mobilesam_core.data.view import SeenView, View, choose_anchor, choose_objects, choose_view
+from mobilesam_core.data.sample import Sample, SampleSource
+from mobilesam_core.data.view import SeenView, Tile, View, choose_anchor, choose_objects, choose_view
 from mobilesam_core.ops.frame import Frame, resize_image
 from mobilesam_core.ops.masks import mask_coverage, resize_masks
 from mobilesam_core.ops.placement import Placement
@@ -80,7 +80,8 @@ class StoredFeatures(Protocol):
 
 
 class TrainingSet(Dataset[FramedSample]):
-    """Views of a source's images with prompts and targets: a pure function of ``(seed, epoch, index)``.
+    """Views of a source's images, or tiles of them, with prompts and targets: a pure function of
+    ``(seed, epoch, index)``.
 
     Indexed by ``index`` (in the epoch last given to :meth:`set_epoch`) or by ``(epoch, index)``.
 
@@ -92,6 +93,8 @@ class TrainingSet(Dataset[FramedSample]):
         features: what teachers made of the images.
         views: each image is seen in so many views, one after the other from epoch to epoch, but with objects and
             prompts of the epoch's own (None: a new view in each epoch).
+        tiles: parts of the images, each an image of its own (None: images are whole). With ``data.tile`` these are
+            :func:`~mobilesam_core.data.verify.find_tiles`'.
 
     Raises:
         DataError: from ``__getitem__``, when a file cannot be used or none of its objects is large enough.
@@ -107,7 +110,10 @@ class TrainingSet(Dataset[FramedSample]):
         seed: int,
         features: StoredFeatures | None = None,
         views: int | None = None,
+        tiles: Sequence[Tile] | None = None,
     ) -> None:
+        if data.tile is not None and tiles is None:
+            raise ValueError("data.tile needs the tiles that find_tiles finds")
         self._source = source
         self._data = data
         self._prompts = prompts
@@ -118,10 +124,11 @@ class TrainingSet(Dataset[FramedSample]):
         self._augment = Augment(data.augment)
         self._features = features
         self._views = views
+        self._tiles = tiles
         self._embeddings: CachedEmbeddings | None = None
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._source if self._tiles is None else self._tiles)
 
     @property
     def source(self) -> SampleSource:
@@ -146,7 +153,7 @@ class TrainingSet(Dataset[FramedSample]):
     def __getitem__(self, index: int | tuple[int, int]) -> FramedSample:
         epoch, place = index if isinstance(index, tuple) else (self._epoch, index)
         rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(ITEM_STREAM, epoch, place)))
-        sample = self._source[place]
+        whole, sample, corner = self._read(place)
         if self._views is None:
             view = choose_view(sample, self._data, self._image_size, rng)
             masks = choose_objects(sample.masks, view, self._data, rng)
@@ -158,7 +165,7 @@ class TrainingSet(Dataset[FramedSample]):
             seed = int(view_rng.integers(2**63))
             view = choose_anchor(sample.masks, view, self._data, rng)
             masks = choose_objects(sample.masks, view, self._data, rng)
-        seen = SeenView.of(sample.source, view, seed if self._data.augment.changes else None)
+        seen = SeenView.of(whole, corner, view, seed if self._data.augment.changes else None)
         left, top, right, bottom = view.window
         embedding = None if self._embeddings is None else self._embeddings.read(seen)
         image = sample.image[top:bottom, left:right] if embedding is None else None
@@ -176,7 +183,7 @@ class TrainingSet(Dataset[FramedSample]):
         features: Mapping[str, Tensor] = {}
         if self._features is not None:
             frame = Frame((bottom - top, right - left), size, self._image_size)
-            placement = Placement.of(sample.masks.shape, view.window, quarters, frame)
+            placement = Placement.of(whole.masks.shape, seen.window, quarters, frame)
             features = self._features.read(sample.source, placement)
         return FramedSample(
             image=None if image is None else to_tensor(image),
@@ -189,6 +196,15 @@ class TrainingSet(Dataset[FramedSample]):
             embedding=embedding,
             view=seen,
         )
+
+    def _read(self, index: int) -> tuple[Sample, Sample, tuple[int, int]]:
+        """An image, the part of it that is ``index``, and where in the image ``(x, y)`` that begins."""
+        if self._tiles is None:
+            sample = self._source[index]
+            return sample, sample, (0, 0)
+        place, window = self._tiles[index]
+        whole = self._source[place]
+        return whole, whole.part(window), window[:2]
 
     def _into_frame(
         self, image: np.ndarray | None, masks: np.ndarray, view: View

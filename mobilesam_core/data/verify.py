@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
+from mobilesam_core.config.data import DataConfig
 from mobilesam_core.data.mix import MixSource
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
+from mobilesam_core.data.view import Tile, trainable_tiles
 from mobilesam_core.errors import DataError
 from mobilesam_core.progress import Reporter
 
@@ -29,19 +31,48 @@ def find_bad_files(
         check: raises a DataError for a sample that can be read but not used
             (:func:`~mobilesam_core.data.view.check_trainable`).
     """
+    looked = _look_at_all(source, reporter, description, check or (lambda sample: None))
+    return [each for each in looked if isinstance(each, BadFile)]
 
-    def problem(index: int) -> BadFile | None:
+
+def find_tiles(
+    source: SampleSource, data: DataConfig, size: int, reporter: Reporter, description: str
+) -> tuple[list[Tile], list[BadFile]]:
+    """Read each sample of ``source`` once and list all tiles to train on in a frame of ``size`` pixels
+    (:func:`~mobilesam_core.data.view.trainable_tiles`), and all samples that cannot be used, both in order; the tiles'
+    places are among the good ones.
+
+    Args:
+        description: what the progress display says.
+    """
+    looked = _look_at_all(source, reporter, description, lambda sample: trainable_tiles(sample, data, size))
+    good = [each for each in looked if not isinstance(each, BadFile)]
+    tiles = [Tile(place, window) for place, windows in enumerate(good) for window in windows]
+    return tiles, [each for each in looked if isinstance(each, BadFile)]
+
+
+def without(source: SampleSource, bad: Sequence[BadFile]) -> SampleSource:
+    """The samples of ``source`` that are not among the ``bad``."""
+    if not bad:
+        return source
+    left_out = {file.index for file in bad}
+    return Subset(source, [index for index in range(len(source)) if index not in left_out])
+
+
+def _look_at_all(
+    source: SampleSource, reporter: Reporter, description: str, look: Callable[[Sample], ResultT]
+) -> list[ResultT | BadFile]:
+    """What ``look`` gives for each sample; where it, or reading, raises a DataError, why it cannot be used."""
+
+    def attempt(index: int) -> ResultT | BadFile:
         try:
-            sample = source[index]
-            if check is not None:
-                check(sample)
+            return look(source[index])
         except DataError as error:
             return BadFile(index, source.describe(index), error.message)
-        return None
 
-    found = visit(source, reporter, description, problem)
-    bad = [(place, found[first]) for place, first in enumerate(_first_indices(source))]
-    return [replace(each, index=place) for place, each in bad if each is not None]
+    found = visit(source, reporter, description, attempt)
+    looked = [(place, found[first]) for place, first in enumerate(_first_indices(source))]
+    return [replace(each, index=place) if isinstance(each, BadFile) else each for place, each in looked]
 
 
 def visit(

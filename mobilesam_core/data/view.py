@@ -11,9 +11,10 @@ import numpy as np
 from mobilesam_core.config.data import AugmentConfig, DataConfig
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.errors import DataError
-from mobilesam_core.ops.boxes import box_areas, clip_boxes
+from mobilesam_core.ops.boxes import box_areas, boxes_inside, clip_boxes
 from mobilesam_core.ops.frame import Frame
-from mobilesam_core.ops.masks import InstanceMasks, Window
+from mobilesam_core.ops.masks import InstanceMasks, PartMasks, Window
+from mobilesam_core.ops.tiles import Tiling
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,46 @@ class SeenView(NamedTuple):
     change: str
 
     @staticmethod
-    def of(source: str, view: View, seed: int | None) -> SeenView:
-        """``seed`` is augmentation's; None: there is none, and the view is of the whole image."""
-        return SeenView(source, view.window, "" if seed is None else f"{view.factor:.6g} {seed}")
+    def of(sample: Sample, corner: tuple[int, int], view: View, seed: int | None) -> SeenView:
+        """``view`` of the part of ``sample`` that begins at ``corner``; ``seed`` is augmentation's (None: there is
+        none)."""
+        (x, y), (left, top, right, bottom) = corner, view.window
+        window = (left + x, top + y, right + x, bottom + y)
+        height, width = sample.masks.shape
+        if seed is not None:
+            change = f"{view.factor:.6g} {seed}"
+        else:
+            change = "" if window == (0, 0, width, height) else f"{view.factor:.6g}"
+        return SeenView(sample.source, window, change)
+
+
+class Tile(NamedTuple):
+    """A ``window`` of the image at ``place`` in a source."""
+
+    place: int
+    window: Window
+
+
+def trainable_tiles(sample: Sample, data: DataConfig, size: int) -> list[Window]:
+    """The tiles of an image in which an object can reach ``data.min_object_area`` in a frame of ``size`` pixels; of an
+    image without labels all tiles. Without ``data.tile`` the whole image is one.
+
+    Raises:
+        DataError: there is none.
+    """
+    (height, width), tiling = sample.masks.shape, Tiling.of(data)
+    tiles = [(0, 0, width, height)] if tiling is None else tiling.windows(height, width)
+    if tiling is None or len(tiles) == 1:
+        check_trainable(sample, data, size)
+        return tiles
+    if len(sample.masks) == 0:
+        return tiles
+    factor = largest_factor(tiling.shape(height, width), data.augment, size)
+    found = [tile for tile in tiles if _shows_enough(sample.masks, tile, factor, data.min_object_area)]
+    if not found:
+        least = data.min_object_area
+        raise _too_small(f"{sample.source}: in no tile an object covers {least} pixels of the model's input.", data)
+    return found
 
 
 def check_trainable(sample: Sample, data: DataConfig, size: int) -> None:
@@ -56,12 +94,23 @@ def check_trainable(sample: Sample, data: DataConfig, size: int) -> None:
         return
     area = sample.masks.areas.max() * largest_factor(sample.masks.shape, data.augment, size) ** 2
     if area < data.min_object_area:
-        raise DataError(
-            f"{sample.source}: the largest object covers {area:.1f} pixels of the model's input.",
-            f"Less than data.min_object_area ({data.min_object_area}) is not trained on: raise "
-            "model.image_size, magnify with data.augment.crop, lower the limit, or remove the image.",
-            "too_small",
-        )
+        raise _too_small(f"{sample.source}: the largest object covers {area:.1f} pixels of the model's input.", data)
+
+
+def _too_small(problem: str, data: DataConfig) -> DataError:
+    return DataError(
+        problem,
+        f"Less than data.min_object_area ({data.min_object_area}) is not trained on: raise model.image_size, magnify "
+        "with data.tile or data.augment.crop, lower the limit, or remove the image.",
+        "too_small",
+    )
+
+
+def _shows_enough(masks: InstanceMasks, tile: Window, factor: float, least: int) -> bool:
+    whole = boxes_inside(masks.boxes, tile)
+    if (masks.areas[whole] * factor**2 >= least).any():
+        return True
+    return bool((PartMasks(masks, tile).areas * factor**2 >= least).any())
 
 
 def largest_factor(shape: tuple[int, int], augment: AugmentConfig, size: int) -> float:
@@ -99,9 +148,7 @@ def choose_anchor(masks: InstanceMasks, view: View, data: DataConfig, rng: np.ra
     """
     if view.anchor is None:
         return view
-    x1, y1, x2, y2 = view.window
-    boxes = masks.boxes
-    whole = (boxes[:, 0] >= x1) & (boxes[:, 1] >= y1) & (boxes[:, 2] <= x2) & (boxes[:, 3] <= y2)
+    whole = boxes_inside(masks.boxes, view.window)
     eligible = np.flatnonzero(whole & (masks.areas * view.factor**2 >= data.min_object_area))
     return replace(view, anchor=int(rng.choice(eligible))) if len(eligible) else view
 

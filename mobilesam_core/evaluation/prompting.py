@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mobilesam_core.evaluation.types import EvalOptions, PromptKind
-from mobilesam_core.ops.masks import InstanceMasks
+from mobilesam_core.ops.masks import InstanceMasks, Window
 from mobilesam_core.ops.metrics import mask_iou
 from mobilesam_core.prediction.answers import select_masks
 from mobilesam_core.prompts.correction import Click, next_click
@@ -19,10 +19,10 @@ from mobilesam_core.runtime.protocol import Array, EncodedImage, Runtime
 
 @dataclass(frozen=True)
 class Objects:
-    """n objects of one image, none empty.
+    """n objects of one image, none empty, which lie whole in a window of it.
 
-    indices: into the image's masks. boxes: ``(n, 4)`` float32 XYXY in its pixels. targets: their ``(n, H, W)`` bool
-    masks.
+    indices: into the image's masks. boxes: ``(n, 4)`` float32 XYXY in pixels of the window. targets: their
+    ``(n, H, W)`` bool masks, of its size.
     """
 
     indices: Sequence[int]
@@ -30,16 +30,17 @@ class Objects:
     targets: np.ndarray
 
     @staticmethod
-    def of(masks: InstanceMasks, indices: Sequence[int]) -> Objects:
-        """The objects ``indices`` of ``masks``."""
-        return Objects(indices, masks.boxes[indices], masks.dense(indices))
+    def of(masks: InstanceMasks, indices: Sequence[int], window: Window) -> Objects:
+        """The objects ``indices`` of ``masks``, in ``window``."""
+        corner = np.array(window[:2] * 2, np.float32)
+        return Objects(indices, masks.boxes[indices] - corner, masks.dense(indices, window))
 
 
 @dataclass(frozen=True)
 class Answers:
     """What the model said about n objects.
 
-    prompts: in pixels of the image. low_res_logits: ``(n, 4, h, w)`` float32, as the runtime has them.
+    prompts: in pixels of what was encoded. low_res_logits: ``(n, 4, h, w)`` float32, as the runtime has them.
     iou_predictions: ``(n, 4)`` float32.
     selected: ``(n,)`` int64, the output a user would get. click_ious: n times the IoU after each
     click, or empty.

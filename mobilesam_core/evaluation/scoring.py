@@ -1,4 +1,4 @@
-"""Evaluating a model on a data set: one pass over the images, each encoded once."""
+"""Evaluating a model on a data set: one pass over the images, each (or each tile of it) encoded once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from mobilesam_core.errors import DataError
 from mobilesam_core.evaluation.prompting import Answers, Objects, answer, ask
 from mobilesam_core.evaluation.summary import Evaluation
 from mobilesam_core.evaluation.types import EvalOptions, ObjectScore, Observation, PromptKind, size_class
+from mobilesam_core.ops.masks import Window
 from mobilesam_core.ops.metrics import boundary_iou, dice_from_iou, fill_box_iou, mask_iou
-from mobilesam_core.prediction.stored import StoredEmbeddings
+from mobilesam_core.ops.tiles import whole_in
+from mobilesam_core.prediction.stored import StoredEmbeddings, refuse_tiles
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.prompts.types import Prompt
 from mobilesam_core.runtime.opening import as_runtime
@@ -43,8 +45,12 @@ def evaluate(
     :attr:`Evaluation.failures`, with a warning each; the rest goes on. ``observe`` is shown every chunk of
     objects as it is scored. With ``stored``, images are not encoded; one whose embedding is missing is a failure.
     ``teacher`` is given the same prompts, and its masks are compared with the model's.
+
+    Raises:
+        UsageError: ``stored`` embeddings, which are of whole images, and tiles.
     """
     reporter = reporter or NullReporter()
+    refuse_tiles(stored, options.tiling is not None)
     scores: dict[PromptKind, list[ObjectScore]] = {kind: [] for kind in options.prompts}
     failures: list[BadFile] = []
     images = 0
@@ -59,13 +65,17 @@ def evaluate(
             read = read_sample(source, index, options.max_objects, stored, failures, reporter)
             if read is not None:
                 images += 1
+                rows: list[ObjectScore] = []
                 for observation in _observations(runtime, other, *read, options):
-                    scores[observation.kind].extend(observation.scores)
+                    rows.extend(observation.scores)
                     if observe is not None:
                         observe(observation)
+                for score in sorted(rows, key=lambda score: score.object):  # tile by tile they come in another order
+                    scores[score.kind].append(score)
             task.advance()
-    rows = tuple(score for kind in options.prompts for score in scores[kind])
-    return Evaluation(options, images, rows, tuple(failures))
+    return Evaluation(
+        options, images, tuple(score for kind in options.prompts for score in scores[kind]), tuple(failures)
+    )
 
 
 def spread(total: int, limit: int | None) -> list[int]:
@@ -112,34 +122,52 @@ def _observations(
     encoded: EncodedImage | None,
     options: EvalOptions,
 ) -> Iterator[Observation]:
-    if not chosen:
-        return
-    image = runtime.encode(sample.image) if encoded is None else encoded
-    seen_by_teacher = None if teacher is None else teacher.encode(sample.image)
-    size = options.object_chunk or objects_at_once(runtime, image.frame)
-    for start in range(0, len(chosen), size):
-        objects = Objects.of(sample.masks, chosen[start : start + size])
-        box_boundaries = _fill_box_boundaries(objects, options)
-        for kind in options.prompts:
-            answers = ask(runtime, image, kind, objects, options)
-            candidates = runtime.masks(answers.low_res_logits, image.frame, options.mask_threshold)
-            masks = candidates[np.arange(len(candidates)), answers.selected]
-            agreement: list[float | None] = [None] * len(masks)
-            if teacher is not None and seen_by_teacher is not None:
-                wanted = _teacher_masks(teacher, seen_by_teacher, answers.prompts, options.mask_threshold)
-                agreement = mask_iou(masks, wanted).tolist()
-            yield Observation(
-                sample=sample,
-                frame=image.frame,
-                kind=kind,
-                object_indices=objects.indices,
-                prompts=answers.prompts,
-                low_res_logits=answers.low_res_logits,
-                iou_predictions=answers.iou_predictions,
-                targets=objects.targets,
-                masks=masks,
-                scores=_scores(sample, kind, objects, answers, candidates, masks, box_boundaries, agreement),
-            )
+    """What is said of the objects ``chosen``, window by window, each encoded once."""
+    for window, indices in _windows(sample, chosen, options).items():
+        left, top, right, bottom = window
+        pixels = np.ascontiguousarray(sample.image[top:bottom, left:right])
+        image = runtime.encode(pixels) if encoded is None else encoded
+        seen_by_teacher = None if teacher is None else teacher.encode(pixels)
+        size = options.object_chunk or objects_at_once(runtime, image.frame)
+        for start in range(0, len(indices), size):
+            objects = Objects.of(sample.masks, indices[start : start + size], window)
+            box_boundaries = _fill_box_boundaries(objects, sample.masks.shape, options)
+            for kind in options.prompts:
+                answers = ask(runtime, image, kind, objects, options)
+                candidates = runtime.masks(answers.low_res_logits, image.frame, options.mask_threshold)
+                masks = candidates[np.arange(len(candidates)), answers.selected]
+                agreement: list[float | None] = [None] * len(masks)
+                if teacher is not None and seen_by_teacher is not None:
+                    wanted = _teacher_masks(teacher, seen_by_teacher, answers.prompts, options.mask_threshold)
+                    agreement = mask_iou(masks, wanted).tolist()
+                yield Observation(
+                    sample=sample,
+                    window=window,
+                    frame=image.frame,
+                    kind=kind,
+                    object_indices=objects.indices,
+                    prompts=answers.prompts,
+                    low_res_logits=answers.low_res_logits,
+                    iou_predictions=answers.iou_predictions,
+                    targets=objects.targets,
+                    masks=masks,
+                    scores=_scores(sample, kind, objects, answers, candidates, masks, box_boundaries, agreement),
+                )
+
+
+def _windows(sample: Sample, chosen: Sequence[int], options: EvalOptions) -> dict[Window, list[int]]:
+    """The parts of the image to look at, and which of the objects ``chosen`` to ask about in each.
+
+    Each lies there whole, so that a mask is as right or wrong there as in the whole image.
+    """
+    height, width = sample.masks.shape
+    if options.tiling is None:
+        return {(0, 0, width, height): list(chosen)} if chosen else {}
+    found: dict[Window, list[int]] = {}
+    homes = whole_in(sample.masks.boxes[chosen], options.tiling, height, width)
+    for index, window in zip(chosen, homes, strict=True):
+        found.setdefault(window, []).append(index)
+    return found
 
 
 def _teacher_masks(teacher: Runtime, image: EncodedImage, prompts: Sequence[Prompt], threshold: float) -> np.ndarray:
@@ -168,7 +196,7 @@ def _scores(
     boundaries: list[float | None] = [None] * len(iou)
     if box_boundaries[0] is not None:
         pairs = zip(masks, objects.targets, strict=True)
-        boundaries = [boundary_iou(mask, target) for mask, target in pairs]
+        boundaries = [boundary_iou(mask, target, sample.masks.shape) for mask, target in pairs]
     areas = sample.masks.areas[objects.indices]
     box_ious = fill_box_iou(areas, objects.boxes).tolist()
     return [
@@ -193,13 +221,13 @@ def _scores(
     ]
 
 
-def _fill_box_boundaries(objects: Objects, options: EvalOptions) -> list[float | None]:
-    """Boundary IoU of the answer that needs no model: all of the box."""
+def _fill_box_boundaries(objects: Objects, shape: tuple[int, int], options: EvalOptions) -> list[float | None]:
+    """Boundary IoU of the answer that needs no model, all of the box, in an image of ``shape``."""
     if not options.boundary:
         return [None] * len(objects.indices)
     found: list[float | None] = []
     for target, box in zip(objects.targets, objects.boxes.astype(int), strict=True):
         filled = np.zeros_like(target)
         filled[box[1] : box[3], box[0] : box[2]] = True
-        found.append(boundary_iou(filled, target))
+        found.append(boundary_iou(filled, target, shape))
     return found

@@ -11,6 +11,8 @@ import numpy as np
 from mobilesam_core.data.sample import Sample
 from mobilesam_core.errors import UsageError
 from mobilesam_core.ops.frame import Frame
+from mobilesam_core.ops.masks import Window
+from mobilesam_core.ops.tiles import Tiling
 from mobilesam_core.prompts.types import Prompt
 from mobilesam_core.runtime.protocol import Array
 
@@ -42,6 +44,8 @@ class EvalOptions:
     boundary: measure the boundary IoU too (it takes time).
     max_images, max_objects: at most so many images, and objects an image, evenly spread; None for all.
     object_chunk: objects decoded at a time; None fits it to the size of image and model.
+    tiling: an object is asked about in the tile that holds it whole (of several the one whose centre is nearest), one
+    that no tile holds in the whole image; None: all are in the whole image.
     """
 
     prompts: tuple[PromptKind, ...] = ("box", "point")
@@ -51,6 +55,7 @@ class EvalOptions:
     max_images: int | None = None
     max_objects: int | None = None
     object_chunk: int | None = None
+    tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.prompts if kind not in PROMPT_KINDS]
@@ -99,14 +104,16 @@ class ObjectScore:
 class Observation:
     """What the model said about n objects of one image, for an onlooker (validation loss, overlays).
 
-    frame: how the image lies in the model's input. object_indices: n
-    indices into ``sample.masks``. prompts: n prompts in pixels of the image; of ``clicks``, all clicks.
+    window: the part of the image that the model saw; all that follows is in its pixels. frame: how it lies in the
+    model's input. object_indices: n
+    indices into ``sample.masks``. prompts: n prompts; of ``clicks``, all clicks.
     low_res_logits: ``(n, 4, h, w)``, as the runtime has them, and iou_predictions ``(n, 4)``; output 0 is the
     single-mask one.
-    targets, masks: ``(n, H, W)`` bool, the truth and the selected masks at the image's size. scores: n.
+    targets, masks: ``(n, H, W)`` bool, the truth and the selected masks at the window's size. scores: n.
     """
 
     sample: Sample
+    window: Window
     frame: Frame
     kind: PromptKind
     object_indices: Sequence[int]
@@ -116,3 +123,9 @@ class Observation:
     targets: np.ndarray
     masks: np.ndarray
     scores: Sequence[ObjectScore]
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The part of the image, as ``sample.image`` has it."""
+        left, top, right, bottom = self.window
+        return self.sample.image[top:bottom, left:right]

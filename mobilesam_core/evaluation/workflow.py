@@ -21,7 +21,7 @@ from mobilesam_core.evaluation.types import EvalOptions
 from mobilesam_core.evaluation.worst import WorstCases
 from mobilesam_core.files import write_json
 from mobilesam_core.jobs.names import distinct_names
-from mobilesam_core.prediction.stored import StoredEmbeddings
+from mobilesam_core.prediction.stored import StoredEmbeddings, refuse_tiles
 from mobilesam_core.progress import NullReporter, Reporter
 from mobilesam_core.runtime.protocol import Runtime
 
@@ -102,7 +102,7 @@ def evaluate_prompts(
     teacher: whose masks each model's are compared with.
 
     Raises:
-        UsageError: a model is given twice, or the embeddings are of another encoder.
+        UsageError: a model is given twice, or the embeddings are of another encoder or given with tiles.
         DataError: the data set as a whole cannot be used, or holds no object.
     """
     reporter = reporter or NullReporter()
@@ -130,6 +130,7 @@ def evaluate_amg(
 
     settings: a threshold that they leave open is each model's own. max_images: at most so many, evenly spread.
     """
+    refuse_tiles(embeddings, settings.tile is not None)
     reporter = reporter or NullReporter()
     results = []
     for name, runtime, source, stored in _by_turns(runtimes, data, root, embeddings, reporter):

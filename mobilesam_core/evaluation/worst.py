@@ -83,7 +83,7 @@ def _draw(observation: Observation, i: int) -> np.ndarray:
     prompt = observation.prompts[i]
     view = Closeup.around(target | mask)
     return draw_comparison(
-        view.image(observation.sample.image),
+        view.image(observation.pixels),
         [view.mask(target)],
         [view.mask(mask)],
         view.points(prompt.points),

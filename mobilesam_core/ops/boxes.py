@@ -24,6 +24,12 @@ def clip_boxes(boxes: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarr
     return np.clip(boxes, [x1, y1, x1, y1], [x2, y2, x2, y2]).astype(np.float32)
 
 
+def boxes_inside(boxes: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    """``(N,)`` bool: which of ``(N, 4)`` boxes lie in ``window`` whole."""
+    x1, y1, x2, y2 = window
+    return np.asarray(((boxes[:, :2] >= (x1, y1)) & (boxes[:, 2:] <= (x2, y2))).all(axis=1))
+
+
 def box_areas(boxes: np.ndarray) -> np.ndarray:
     """``(N,)`` float32 areas of ``(N, 4)`` boxes."""
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

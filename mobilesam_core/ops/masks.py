@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mobilesam_core.ops.boxes import mask_box
+from mobilesam_core.ops.boxes import box_areas, boxes_inside, clip_boxes, mask_box
 from mobilesam_core.ops.rle import compress_rle, decode_rle, rle_areas, rle_boxes
 
 Window = tuple[int, int, int, int]
@@ -125,6 +125,42 @@ class DenseMasks(InstanceMasks):
 
     def _crop(self, indices: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         return np.ascontiguousarray(self._masks[indices][:, rows, columns])
+
+
+class PartMasks(InstanceMasks):
+    """Those of ``masks`` that show in a ``window`` of their image, in its pixels and as far as they show there.
+
+    Only objects that the window cuts are made dense to be measured.
+    """
+
+    def __init__(self, masks: InstanceMasks, window: Window) -> None:
+        left, top, right, bottom = window
+        self.shape = (bottom - top, right - left)
+        self._masks, self._window = masks, window
+        boxes, areas = clip_boxes(masks.boxes, window), masks.areas.copy()
+        boxes -= np.array([left, top, left, top], np.float32)
+        touched = box_areas(boxes) > 0
+        for cut in np.flatnonzero(touched & ~boxes_inside(masks.boxes, window)).tolist():
+            shown = masks.dense([cut], window)[0]
+            boxes[cut], areas[cut] = mask_box(shown), np.count_nonzero(shown)
+        self._indices = np.flatnonzero(touched & (areas > 0))
+        self.boxes, self.areas = boxes[self._indices], areas[self._indices]
+        self.labels = masks.labels[self._indices]
+
+    def _crop(self, indices: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+        left, top, _, _ = self._window
+        window = (left + columns.start, top + rows.start, left + columns.stop, top + rows.stop)
+        return self._masks.dense(self._indices[indices], window)
+
+
+def place_masks(masks: np.ndarray, window: Window, shape: tuple[int, int]) -> np.ndarray:
+    """``(..., h, w)`` bool masks of a ``window`` as those of its image of ``shape`` ``(H, W)``, empty around it."""
+    if masks.shape[-2:] == shape:
+        return masks
+    left, top, right, bottom = window
+    placed = np.zeros((*masks.shape[:-2], *shape), bool)
+    placed[..., top:bottom, left:right] = masks
+    return placed
 
 
 def resize_masks(masks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

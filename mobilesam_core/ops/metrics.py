@@ -41,13 +41,15 @@ def dice_from_iou(iou: float) -> float:
     return 2 * iou / (1 + iou)
 
 
-def boundary_iou(mask: np.ndarray, target: np.ndarray) -> float:
+def boundary_iou(mask: np.ndarray, target: np.ndarray, shape: tuple[int, int] | None = None) -> float:
     """IoU of the inner boundaries of two ``(H, W)`` bool masks.
 
     The boundary is what an erosion by ``d`` pixels takes away, where ``d`` is 2 % of the image's diagonal and
     at least 1; beyond the image's border is background (Cheng et al., "Boundary IoU", 2021).
+
+    shape: of the image that the masks are a part of (None: they are of all of it).
     """
-    width = boundary_width(*target.shape)
+    width = boundary_width(*(shape or target.shape))
     x1, y1, x2, y2 = mask_box(mask | target).astype(int)
     if x1 == x2:
         return 1.0

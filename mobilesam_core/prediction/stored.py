@@ -46,3 +46,15 @@ class StoredEmbeddings:
             )
         frame = Frame.of(*self._store.entries[sha256].original_size, self._runtime.image_size)
         return EncodedImage(self._runtime.restore(self._store.read(sha256)), frame)
+
+
+def refuse_tiles(stored: Path | StoredEmbeddings | None, tiled: bool) -> None:
+    """Stored embeddings are of whole images.
+
+    Raises:
+        UsageError: there are such, and images are looked at in tiles.
+    """
+    if stored is not None and tiled:
+        raise UsageError(
+            "Stored embeddings are of whole images, not of tiles.", "Leave out --embeddings, or the tiles."
+        )

@@ -111,7 +111,8 @@ def cache_embeddings(
     if cache.folder is None:
         processes.from_first(lambda: _clear_others(where, Producer.of(model, config.train.precision)))
     keys = ViewKeys(sets.train.source, config)
-    images = _val_images(sets.val, config.train.validation.max_images)
+    # Validation looks at tiles, too, which are no files and not stored.
+    images = [] if config.data.tile else _val_images(sets.val, config.train.validation.max_images)
     try:
         processes.together(lambda: _fill(config, model, sets, keys, views, images, where, fabric, processes, reporter))
     except UsageError as error:
@@ -126,7 +127,9 @@ def cache_embeddings(
         reporter.warning(f"{error.message} Every step runs the frozen image encoder instead.")
         return sets
     stored = StoredEmbeddings(where, TorchRuntime(model)) if images else None
-    reporter.info(f"The image encoder is frozen: its embeddings of {views} view(s) an image are read from {where}.")
+    reporter.info(
+        f"The image encoder is frozen: its embeddings, {views} for each image or tile, are read from {where}."
+    )
     return replace(sets, train=sets.train.with_embeddings(EmbeddingCache(where, keys)), stored=stored)
 
 
@@ -177,8 +180,8 @@ def _fill(
     rank, turns = processes.rank, processes.count
     try:
         with FeatureWriter(folder, Producer.of(model, config.train.precision), part) as writer:
-            if config.data.augment.changes:
-                held = min(len(writer), count)  # keys of changed views are not known before they are made
+            if config.data.augment.changes or config.data.tile is not None:
+                held = min(len(writer), count)  # keys of changed views and of tiles are not known before they are made
             else:
                 val_files = [Path(sets.val.describe(index)) for index in images] if sets.val is not None else []
                 known = [*keys.of_images(), *map(file_sha256, val_files)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.checkpoints.thresholds import suggest_thresholds, suggests_thresholds
+from mobilesam_core.data.tiles import BusiestTiles
 from mobilesam_core.errors import Interrupted
 from mobilesam_core.evaluation.thresholds import choose_thresholds
 from mobilesam_core.interrupt import StopRequest
+from mobilesam_core.ops.tiles import Tiling
 from mobilesam_core.runtime.torch_runtime import TorchRuntime
 from mobilesam_core.training.run import Run
 
@@ -32,7 +34,9 @@ def check_everything(run: Run, stop: StopRequest) -> None:
 
     # As a file, since that may be rounded, and since the run may have gone on from its best weights.
     best = open_checkpoint(run.folder.best).model.to(run.fabric.device)
-    choice = choose_thresholds(TorchRuntime(best), run.sets.val, images, run.reporter, check_stop)
+    tiling = Tiling.of(run.config.data)
+    source = run.sets.val if tiling is None else BusiestTiles(run.sets.val, tiling)
+    choice = choose_thresholds(TorchRuntime(best), source, images, run.reporter, check_stop)
     if choice is None:
         return
     for file in files:
@@ -40,6 +44,7 @@ def check_everything(run: Run, stop: StopRequest) -> None:
     epoch = run.position.best_epoch or run.position.epoch
     run.log.write("everything", run.position.step, epoch, choice.to_values())
     run.reporter.info(
-        f"Everything in {choice.images} validation images ({choice.objects} objects), by {choice.best.sentence}; "
+        f"Everything in {'' if tiling is None else 'a tile of each of '}{choice.images} validation images "
+        f"({choice.objects} objects), by {choice.best.sentence}; "
         + ("the usual thresholds stay." if choice.best == choice.usual else f"by the usual {choice.usual.sentence}.")
     )

@@ -16,8 +16,8 @@ from mobilesam_core.data.build import build_source
 from mobilesam_core.data.loader import build_loader
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.data.training_set import TrainingSet
-from mobilesam_core.data.verify import Subset, find_bad_files
-from mobilesam_core.data.view import check_trainable
+from mobilesam_core.data.verify import find_bad_files, find_tiles, without
+from mobilesam_core.data.view import Tile, check_trainable
 from mobilesam_core.distillation.stored import TeacherFeatures, TeacherStore
 from mobilesam_core.distillation.teacher import Teacher, copy_decoder, open_teacher
 from mobilesam_core.errors import DataError, UsageError
@@ -117,19 +117,24 @@ def build_sets(
     sources = {"train": build_source(data.train, data.root, channels)}
     if data.val is not None:
         sources["val"] = build_source(data.val, data.root, channels)
+    found: list[Tile] | None = None
     if data.verify:
         trainable: dict[str, Callable[[Sample], None]] = {"train": lambda each: check_trainable(each, data, size)}
 
-        def find_and_tell() -> dict[str, list[BadFile]]:
-            bad = {
-                name: find_bad_files(source, reporter, f"Checking {name} files", trainable.get(name))
-                for name, source in sources.items()
-            }
+        def find_and_tell() -> tuple[list[Tile] | None, dict[str, list[BadFile]]]:
+            tiles: list[Tile] | None = None
+            bad: dict[str, list[BadFile]] = {}
+            for name, source in sources.items():
+                what = f"Checking {name} files"
+                if name == "train" and data.tile is not None:
+                    tiles, bad[name] = find_tiles(source, data, size, reporter, what)
+                else:
+                    bad[name] = find_bad_files(source, reporter, what, trainable.get(name))
             _answer(bad, data, folder, reporter)
-            return bad
+            return tiles, bad
 
-        bad = processes.from_first(find_and_tell)
-        sources = {name: _without(source, bad[name]) for name, source in sources.items()}
+        found, bad = processes.from_first(find_and_tell)
+        sources = {name: without(source, bad[name]) for name, source in sources.items()}
     for name, source in sources.items():
         if len(source) == 0:
             raise DataError(f"No usable image is left in data.{name}.", f"See {folder.failures}.")
@@ -138,7 +143,7 @@ def build_sets(
         processes.from_first(lambda: features.verify(reporter))
     loss_size = config.loss.loss_size or size // 4
     training_set = TrainingSet(
-        sources["train"], data, config.prompts, size, loss_size, config.train.seed, features, config.views
+        sources["train"], data, config.prompts, size, loss_size, config.train.seed, features, config.views, found
     )
     return Sets(training_set, sources.get("val"))
 
@@ -172,13 +177,6 @@ def _answer(bad: Mapping[str, Sequence[BadFile]], data: DataConfig, folder: RunF
     if data.on_bad_file == "stop":
         raise DataError(message, "Repair or remove them, or train on the others with data.on_bad_file=skip.")
     reporter.warning(f"{message}\n  Training goes on without them.")
-
-
-def _without(source: SampleSource, bad: Sequence[BadFile]) -> SampleSource:
-    if not bad:
-        return source
-    left_out = {file.index for file in bad}
-    return Subset(source, [index for index in range(len(source)) if index not in left_out])
 
 
 def _require_same_inputs(before: Position, now: Position, epochs: int) -> None:

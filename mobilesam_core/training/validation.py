@@ -27,7 +27,8 @@ from mobilesam_core.ops.drawing import (
     outline_mask,
     write_png,
 )
-from mobilesam_core.ops.masks import mask_coverage, resize_masks
+from mobilesam_core.ops.masks import mask_coverage, place_masks, resize_masks
+from mobilesam_core.ops.tiles import Tiling
 from mobilesam_core.training.details import write_details
 from mobilesam_core.training.run import Run
 
@@ -67,7 +68,12 @@ def validate(run: Run, source: SampleSource, epoch: int, stop: StopRequest) -> V
         evaluation = evaluate(
             model,
             Subset(source, chosen[processes.rank :: processes.count]),
-            EvalOptions(prompts=("box", "point"), boundary=False, max_objects=options.max_objects),
+            EvalOptions(
+                prompts=("box", "point"),
+                boundary=False,
+                max_objects=options.max_objects,
+                tiling=Tiling.of(run.config.data),
+            ),
             run.reporter,
             watcher.see,
             stored=run.sets.stored,
@@ -198,7 +204,8 @@ class _Watcher:
         if seen.kind == "box":
             drawings.append((panels.truth, seen.targets))
         for canvas, masks in drawings:
-            for number, mask in zip(seen.object_indices, masks, strict=True):
+            for number, shown in zip(seen.object_indices, masks, strict=True):
+                mask = place_masks(shown, seen.window, seen.sample.masks.shape)
                 fill_mask(canvas, mask, distinct_color(number))
                 outline_mask(canvas, mask, distinct_color(number), line_width(canvas))
 

@@ -172,10 +172,11 @@ def _announce(run: Run) -> None:
     config, model = run.config, run.model
     learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
+    seen = "images" if config.data.tile is None else f"tiles of {len(run.sets.train.source)} images"
     run.reporter.info(
         f"{config.model.name} at {model.image_size}², {learning / 1e6:.2f} of {total / 1e6:.2f} M parameters learn, "
         f"on {_devices(run)} in {config.train.precision}; "
-        f"{len(run.sets.train)} images, {run.steps.epochs} epochs, {run.steps.total} steps. "
+        f"{len(run.sets.train)} {seen}, {run.steps.epochs} epochs, {run.steps.total} steps. "
         f"Writing to {run.folder.path}"
     )
     for part, epoch in config.train.unfreezing.items():

@@ -131,6 +131,37 @@ def test_what_a_share_did_with_other_settings_is_not_taken_for_done(run_cli: Run
     assert ran.code == 2 and "another min_area" in ran.err
 
 
+def test_tiles(run_cli: Run, images: Path, options: tuple, tmp_path: Path) -> None:
+    tiles = ("--tile", "96", "--overlap", "48", "--format", "coco-rle")
+    ran = run_cli("amg", images / "one.png", *options, *tiles)
+    assert ran.code == 0, ran.err
+    crops = {tuple(each["crop_box"]) for each in json.loads((tmp_path / "out/one.json").read_text())}
+    assert crops <= {(0, 0, 128, 128), *((x, y, 96, 96) for x in (0, 32) for y in (0, 32))} and len(crops) > 1
+    assert run_cli("amg", images / "one.png", *options, *tiles, "--json").json["skipped"] == 1
+    ran = run_cli("amg", images / "one.png", *options, "--format", "coco-rle")
+    assert ran.code == 2 and "another tile (96, not None)" in ran.err
+    (tmp_path / "amg.yaml").write_text("overlap: 32\n")  # which counts with tiles alone
+    plain = ("amg", images / "one.png", *options, "--format", "coco-rle", "--out", tmp_path / "plain")
+    assert run_cli(*plain).code == 0
+    assert run_cli(*plain, "--config", tmp_path / "amg.yaml", "--json").json["skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tile", "32"), "tile is 32 pixels, the least is 64"),
+        (("--tile", "128", "--overlap", "128"), "overlap is 128 pixels"),
+        (("--tile", "128", "--crop-n-layers", "1"), "tile and crop_n_layers both say where to crop"),
+        (("--overlap", "32"), "--overlap is of tiles"),
+        (("--tile", "128", "--embeddings", "store"), "embeddings are of whole images"),
+    ],
+)
+def test_tiles_that_cannot_be(run_cli: Run, images: Path, tmp_path: Path, arguments: tuple, said: str) -> None:
+    ran = run_cli("amg", images, "--checkpoint", "nano", "--out", tmp_path / "out", *arguments)
+    assert ran.code == 2 and said in ran.err and "Traceback" not in ran.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_shards_together_are_the_whole(run_cli: Run, images: Path, options: tuple, tmp_path: Path) -> None:
     for number in (1, 2, 3):
         ran = run_cli("amg", images, *options, "--shard", f"{number}/3", "--format", "sa1b")

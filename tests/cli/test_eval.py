@@ -160,6 +160,44 @@ def test_another_image_size(run_cli: Run, nano_checkpoint: Path, cells: Path) ->
     assert ran.code == 2 and "multiple of 64" in ran.err
 
 
+def test_tiles_by_option_and_of_a_config(run_cli: Run, cells: Path, tmp_path: Path) -> None:
+    nano = ("eval", "nano", "--image-size", 128, "--prompts", "box", "--json")
+    data = ("--images", cells / "images", "--masks", cells / "masks")
+    ran = run_cli(*nano, *data, "--tile", 64, "--overlap", 40, "--out", tmp_path / "report")
+    assert ran.code == 0, ran.err
+    (tiled,) = ran.json["checkpoints"]
+    assert tiled["options"]["tiling"] == {"tile": 64, "overlap": 40} and tiled["prompts"]["box"]["objects"] == 6
+    assert len(list((tmp_path / "report" / "nano" / "worst").iterdir())) == 6
+    folders = "{format: folder, images: images, masks: masks, mask_mode: instances}"
+    (tmp_path / "train.yaml").write_text(f"data: {{root: {cells}, tile: 64, overlap: 40, train: {folders}}}\n")
+    of_config = (*nano, "--config", tmp_path / "train.yaml", "--split", "train")
+    assert run_cli(*of_config).json["checkpoints"][0]["prompts"] == tiled["prompts"]
+    (whole,) = run_cli(*of_config, "--set", "data.tile=null").json["checkpoints"]
+    assert whole["options"]["tiling"] is None and whole["prompts"] != tiled["prompts"]
+    (other,) = run_cli(*of_config, "--tile", 72).json["checkpoints"]
+    assert other["options"]["tiling"] == {"tile": 72, "overlap": 40}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tile", "32"), "tile is 32 pixels"),
+        (("--tile", "64"), "overlap is 64 pixels"),
+        (("--overlap", "64"), "--overlap is of tiles"),
+        (("--amg", "--overlap", "64"), "--overlap is of tiles"),
+        (("--amg", "--tile", "128", "--amg-set", "crop_n_layers=1"), "both say where to crop"),
+        (("--tile", "64", "--overlap", "0", "--embeddings"), "embeddings are of whole images"),
+        (("--amg", "--tile", "64", "--overlap", "0", "--embeddings"), "embeddings are of whole images"),
+    ],
+)
+def test_tiles_that_cannot_be(run_cli: Run, cells: Path, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    if arguments[-1] == "--embeddings":
+        assert run_cli("embed", cells / "images", "--checkpoint", "nano", "--out", tmp_path / "store").code == 0
+        arguments = (*arguments, str(tmp_path / "store"))
+    ran = run_cli("eval", "nano", *data_options(cells), *arguments)
+    assert ran.code == 2 and said in ran.err and "Traceback" not in ran.err
+
+
 def test_eval_refuses_a_mix(run_cli, tmp_path: Path) -> None:
     (tmp_path / "mix.yaml").write_text("data: {train: {format: mix, sets: [{set: {format: shapes}}]}}\n")
     ran = run_cli("eval", "nano", "--config", tmp_path / "mix.yaml", "--split", "train")

@@ -84,6 +84,14 @@ def test_each_checkpoint_has_its_own_thresholds(run_cli: Run, nano_checkpoint: P
     assert "(the default)" in ran.err and "(b.safetensors)" in ran.err
 
 
+def test_tiles(run_cli: Run, config: tuple, tmp_path: Path) -> None:
+    given = ("eval", "nano", *config, "--image-size", 128, "--max-images", 1, "--json")
+    (entry,) = run_cli(*given, "--tile", 96, "--overlap", 48).json["checkpoints"]
+    assert (entry["options"]["amg"]["tile"], entry["options"]["amg"]["overlap"]) == (96, 48)
+    (plain,) = run_cli(*given).json["checkpoints"]
+    assert plain["options"]["amg"]["tile"] is None and plain["everything"] != entry["everything"]
+
+
 def test_a_bad_file_costs_itself_alone(run_cli: Run, config: tuple, tmp_path: Path) -> None:
     source = ShapesSource(ShapesConfig(format="shapes", domains=("polygons",), count=2, size=128, seed=5))
     for name in ("images", "masks"):

@@ -12,6 +12,7 @@ from mobilesam_core.config.loading import apply_overrides, validate
 from mobilesam_core.config.model import ModelConfig
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.models.registry import build_sam
+from mobilesam_core.models.sam import Sam
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -48,3 +49,17 @@ def make_config(tmp_path: Path) -> MakeConfig:
         return validate(TrainConfig, tree, "the test's config")
 
     return make
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each pass of an encoder had."""
+    passes: list[int] = []
+    encode = Sam.encode
+
+    def count(self: Sam, images: torch.Tensor) -> torch.Tensor:
+        passes.append(len(images))
+        return encode(self, images)
+
+    monkeypatch.setattr(Sam, "encode", count)
+    return passes

@@ -16,7 +16,6 @@ from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.embedding.workflow import EmbeddingExtractor, store_features
 from mobilesam_core.errors import ConfigError, Interrupted, OutputError, UsageError
 from mobilesam_core.jobs.inputs import ImageFile
-from mobilesam_core.models.sam import Sam
 from mobilesam_core.runtime.torch_runtime import TorchRuntime
 from mobilesam_core.training.workflow import train
 
@@ -39,20 +38,6 @@ def make_frozen(make_config: MakeConfig, tmp_path: Path) -> MakeFrozen:
         return make_config(*given, *overrides)
 
     return make
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many images each pass of an encoder had."""
-    passes: list[int] = []
-    encode = Sam.encode
-
-    def count(self: Sam, images: torch.Tensor) -> torch.Tensor:
-        passes.append(len(images))
-        return encode(self, images)
-
-    monkeypatch.setattr(Sam, "encode", count)
-    return passes
 
 
 def totals(folder: Path) -> list[float]:

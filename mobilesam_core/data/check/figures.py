@@ -12,6 +12,7 @@ import numpy as np
 from mobilesam_core.config.data import AugmentConfig
 from mobilesam_core.data.check.looking import Objects
 from mobilesam_core.data.view import largest_factor
+from mobilesam_core.ops.tiles import Tiling
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 SIDES = (4, 8, 16, 32, 64, 128, 256)
@@ -33,6 +34,7 @@ class SetFigures:
     """Of the images of a set that can be used; of a mix each counts once.
 
     unannotated: images that have no object and are left out; None in formats that do not allow it, and in a mix.
+    tiles: how many are trained on; None where images are.
     sides: quantiles of the objects' sizes, in pixels of the image; a size is the side of the square of the same area.
     sides_in_frame: the same in pixels of the model's input, magnified as far as training may.
     histogram: objects by size, in pixels of the image.
@@ -42,6 +44,7 @@ class SetFigures:
 
     images: int
     unannotated: int | None
+    tiles: int | None
     objects: int
     objects_per_image: float
     sides: dict[str, float]
@@ -63,22 +66,26 @@ def set_figures(
     augment: AugmentConfig,
     class_names: Mapping[int, str] | None,
     unannotated: int | None,
+    tiling: Tiling | None = None,
+    tiles: int | None = None,
 ) -> SetFigures:
     """Sum up the objects of the images of a set.
 
     Args:
         augment: what magnifies the images on their way into the input.
+        tiling: what they are cut into before; each object counts as if a tile showed it whole.
         class_names: of the labels; None where they are no classes.
     """
     areas = np.concatenate([np.zeros(0), *(each.areas for each in found)])
     factors = np.concatenate(
-        [np.zeros(0), *(np.full(len(each.areas), largest_factor(each.shape, augment, 1)) for each in found)]
+        [np.zeros(0), *(np.full(len(each.areas), _factor(each.shape, augment, tiling)) for each in found)]
     )
     sides = np.sqrt(areas)
     bins = np.searchsorted(SIDES, sides, side="right")
     return SetFigures(
         images=len(found),
         unannotated=unannotated,
+        tiles=tiles,
         objects=len(areas),
         objects_per_image=round(len(areas) / max(1, len(found)), 2),
         sides=_quantiles(sides),
@@ -90,6 +97,10 @@ def set_figures(
         },
         classes=None if class_names is None else _classes(found, class_names),
     )
+
+
+def _factor(shape: tuple[int, int], augment: AugmentConfig, tiling: Tiling | None) -> float:
+    return largest_factor(shape if tiling is None else tiling.shape(*shape), augment, 1)
 
 
 def _bin_names() -> list[str]:

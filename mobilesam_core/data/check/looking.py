@@ -12,7 +12,7 @@ from mobilesam_core.config.data import DataConfig
 from mobilesam_core.data.faults import single
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import SampleSource
-from mobilesam_core.data.view import check_trainable
+from mobilesam_core.data.view import trainable_tiles
 from mobilesam_core.errors import DataError
 
 
@@ -30,7 +30,8 @@ class Look:
     """One sample.
 
     digest: of the decoded picture; None if it cannot be read. objects: None if image or masks cannot be used.
-    faults: why they cannot, or why the image cannot be trained on. remarks: the sample's own.
+    faults: why they cannot, or why the image cannot be trained on. remarks: the sample's own. tiles: in how many it is
+    trained on.
     """
 
     source: str
@@ -38,6 +39,7 @@ class Look:
     objects: Objects | None
     faults: tuple[DataError, ...] = ()
     remarks: tuple[str, ...] = ()
+    tiles: int = 0
 
 
 def look_at(source: SampleSource, index: int, channels: int, trained_on: DataConfig | None, size: int) -> Look:
@@ -54,12 +56,13 @@ def look_at(source: SampleSource, index: int, channels: int, trained_on: DataCon
         return Look(name, _file_digest(Path(name), channels), None, single(error))
     objects = Objects(sample.masks.shape, sample.masks.areas, sample.masks.labels)
     faults: tuple[DataError, ...] = ()
+    tiles = 0
     if trained_on is not None:
         try:
-            check_trainable(sample, trained_on, size)
+            tiles = len(trainable_tiles(sample, trained_on, size))
         except DataError as error:
             faults = (error,)
-    return Look(name, _digest(sample.image), objects, faults, sample.remarks)
+    return Look(name, _digest(sample.image), objects, faults, sample.remarks, tiles)
 
 
 def _digest(image: np.ndarray) -> bytes:

@@ -18,6 +18,7 @@ from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.verify import visit
 from mobilesam_core.errors import DataError
 from mobilesam_core.models.registry import SPECS
+from mobilesam_core.ops.tiles import Tiling
 from mobilesam_core.progress import NullReporter, Reporter
 
 TINY_AREA = 16
@@ -91,9 +92,11 @@ def check_data(config: TrainConfig, reporter: Reporter | None = None) -> DataChe
             [each.objects for each in looks[name].values() if each.objects is not None],
             image_size=size,
             min_object_area=data.min_object_area,
-            augment=data.augment if name == "train" else AugmentConfig(),  # validation sees images whole
+            augment=data.augment if name == "train" else AugmentConfig(),  # validation does not augment
             class_names=class_names(configs[name], source),
             unannotated=count_unannotated(source),
+            tiling=Tiling.of(data),
+            tiles=sum(each.tiles for each in looks[name].values()) if data.tile and name == "train" else None,
         )
         for index, each in looks[name].items():
             findings += _of_sample(each, name, index)
@@ -173,5 +176,5 @@ def _of_vanishing(figures: SetFigures, size: int, min_object_area: int) -> Itera
             f"{lost} of {figures.objects} objects never have data.min_object_area ({min_object_area}) pixels of the "
             f"model's input and are not trained on; at an image size of {2 * size} it would be "
             f"{figures.vanishing[2 * size]}.",
-            "Raise model.image_size, magnify with data.augment.crop, or lower data.min_object_area.",
+            "Raise model.image_size, magnify with data.tile or data.augment.crop, or lower data.min_object_area.",
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mobilesam_core.data.sample import Sample
 from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.errors import UsageError
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.ops.rle import decode_rle
+from mobilesam_core.ops.rle import decode_rle, encode_rle, rle_ious
 from mobilesam_core.runtime.torch_runtime import TorchRuntime
 
 SETTINGS = {"points_per_side": 12, "pred_iou_thresh": 0.6, "stability_score_thresh": 0.6}
@@ -101,6 +102,39 @@ def test_slivers(nano: Sam, shape: tuple[int, int], strategy: Strategy, points_p
         assert decode_rle(each.rle).shape == shape
 
 
+def test_tiles_find_what_the_whole_image_shows_too_small(nano: Sam) -> None:
+    """Small discs, in rows that the tiles' borders cut through."""
+    height, width = 384, 448
+    labels = np.zeros((height, width), np.uint8)
+    for number, (x, y) in enumerate(np.ndindex(9, 7)):
+        cv2.circle(labels, (25 + 49 * x, 30 + 50 * y), 6, number + 1, -1)
+    image = np.where(labels[..., None] > 0, 190, 60).repeat(3, axis=2).astype(np.uint8)
+    discs = [labels == number for number in np.unique(labels)[1:]]
+    found = {}
+    for tile in (None, 192):
+        generator = SamAutomaticMaskGenerator(nano, **{**SETTINGS, "points_per_side": 10}, tile=tile, overlap=64)
+        found[tile] = generator.find(image)
+    shares = {}
+    for tile, masks in found.items():
+        ious = rle_ious([encode_rle(disc) for disc in discs], [each.rle for each in masks])
+        shares[tile] = (ious.max(axis=1, initial=0) > 0.7).mean()
+        assert len({each.box for each in masks}) == len(masks)  # what two tiles show is found once
+    assert shares[192] > shares[None] + 0.3
+    for each in found[192]:
+        assert decode_rle(each.rle).sum() == each.area
+        left, top, right, bottom = each.crop.box
+        x1, y1, x2, y2 = each.box
+        assert left <= x1 <= x2 < right and top <= y1 <= y2 < bottom
+        if each.crop.layer:  # cut by no border but the image's own
+            assert (left == 0 or x1 - left > 20) and (right == width or right - x2 > 20)
+            assert (top == 0 or y1 - top > 20) and (bottom == height or bottom - y2 > 20)
+
+
+def test_an_image_of_one_tile_is_seen_whole(nano: Sam, scene: Sample) -> None:
+    whole, tiled = (SamAutomaticMaskGenerator(nano, **SETTINGS, tile=tile) for tile in (None, 256))
+    assert [each.rle for each in whole.find(scene.image)] == [each.rle for each in tiled.find(scene.image)]
+
+
 def test_no_mask_is_no_error(nano: Sam, scene: Sample) -> None:
     assert SamAutomaticMaskGenerator(nano, 4, pred_iou_thresh=5.0).generate(scene.image) == []
 
@@ -114,6 +148,10 @@ def test_no_mask_is_no_error(nano: Sam, scene: Sample) -> None:
         {"strategy": "random"},
         {"points_per_side": None, "point_grids": [np.zeros((1, 2))], "crop_n_layers": 1},
         {"points_per_side": None, "point_grids": [np.zeros((1, 2))], "strategy": "coarse-to-fine"},
+        {"points_per_side": None, "point_grids": [np.zeros((1, 2))], "tile": 128},
+        {"tile": 128, "crop_n_layers": 1},
+        {"tile": 32},
+        {"tile": 128, "overlap": 128},
     ],
 )
 def test_arguments_that_contradict(nano: Sam, given: dict) -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mobilesam_core.amg.grid import coarse_to_fine, crops, point_grid, point_grids
+from mobilesam_core.amg.grid import Crop, coarse_to_fine, crops, point_grid, point_grids, tiles
+from mobilesam_core.ops.tiles import Tiling
 
 
 def test_points_are_the_middles_of_cells() -> None:
@@ -33,3 +34,9 @@ def test_crops_cover_the_image_and_overlap() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (3, 2)])
 def test_no_crop_of_a_sliver_is_empty(shape: tuple[int, int]) -> None:
     assert all(min(crop.shape) > 0 for crop in crops(*shape, layers=3, overlap_ratio=0.34))
+
+
+def test_tiles_are_looked_at_besides_the_whole_image() -> None:
+    found = tiles(64, 112, Tiling(64, 16))
+    assert found == [Crop((0, 0, 112, 64), 0), Crop((0, 0, 64, 64), 1), Crop((48, 0, 112, 64), 1)]
+    assert tiles(30, 64, Tiling(64, 16)) == [Crop((0, 0, 64, 30), 0)]

@@ -115,6 +115,9 @@ trian: {}
         (MINIMAL + "optim: {batch_size: '4'}\n", "optim.batch_size: input should be a valid integer"),
         (MINIMAL + ALL_FROZEN, "nothing would learn"),
         (MINIMAL.replace("checkpoint: null", "image_size: 100"), "multiple of 64"),
+        (MINIMAL.replace("data: {", "data: {tile: 32, "), "data: tile is 32 pixels, the least is 64"),
+        (MINIMAL.replace("data: {", "data: {tile: 64, "), "overlap is 64 pixels, it must be from 0 to less"),
+        (MINIMAL.replace("data: {", "data: {tile: 512, verify: false, "), "verify=false does not go with tile"),
         (MINIMAL.replace("checkpoint: null", "encoder: {depths: [1, 2]}"), "needs 4 values, not 2"),
     ],
 )  # fmt: skip
@@ -153,6 +156,10 @@ def test_settings_of_amg_come_from_a_file_and_changes_win(tmp_path: Path) -> Non
         load_amg_config(write(tmp_path, "[1, 2]"), {})
     with pytest.raises(ConfigError, match=r"min_area: .* not -1"):
         load_amg_config(None, {"min_area": -1})
+    with pytest.raises(ConfigError, match="tile and crop_n_layers both say where to crop"):
+        load_amg_config(None, {"tile": 512, "crop_n_layers": 1})
+    with pytest.raises(ConfigError, match=r"overlap is 512 pixels"):
+        load_amg_config(None, {"tile": 512, "overlap": 512})
 
 
 def test_changed_keys_give_path_and_both_values(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from mobilesam_core.data.check.findings import KINDS
 from mobilesam_core.data.check.looking import Objects, look_at
 from mobilesam_core.data.faults import Faults, sum_up
 from mobilesam_core.errors import DataError
+from mobilesam_core.ops.tiles import Tiling
 
 
 def objects(shape: tuple[int, int], *areas: int, labels: list[int] | None = None) -> Objects:
@@ -18,7 +19,7 @@ def objects(shape: tuple[int, int], *areas: int, labels: list[int] | None = None
     return Objects(shape, np.array(areas, np.int64), found)
 
 
-def figures(*found: Objects, class_names=None, augment: AugmentConfig | None = None):
+def figures(*found: Objects, class_names=None, augment: AugmentConfig | None = None, tiling: Tiling | None = None):
     return set_figures(
         found,
         image_size=128,
@@ -26,6 +27,7 @@ def figures(*found: Objects, class_names=None, augment: AugmentConfig | None = N
         augment=augment or AugmentConfig(),
         class_names=class_names,
         unannotated=None,
+        tiling=tiling,
     )
 
 
@@ -40,6 +42,8 @@ def test_sizes_and_what_vanishes() -> None:
     # Of the image of 256 pixels, whose objects have 1/16, 1/4 and all of their pixels at these sizes.
     assert summed.vanishing == {64: 3, 128: 2, 256: 0}
     assert figures(objects((256, 128), 9, 15, 16, 100), augment=AugmentConfig(crop=64)).vanishing[64] == 0
+    in_tiles = figures(objects((256, 128), 9, 15, 16, 100), objects((64, 64), 10000), tiling=Tiling(128, 0))
+    assert in_tiles.vanishing == {64: 2, 128: 0, 256: 0} and in_tiles.sides_in_frame["0%"] == 3
 
 
 def test_classes() -> None:

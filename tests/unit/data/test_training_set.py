@@ -13,6 +13,10 @@ from mobilesam_core.data.folder import FolderSource
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.data.training_set import FramedSample, TrainingSet, collate
+from mobilesam_core.data.verify import find_tiles
+from mobilesam_core.data.view import SeenView
+from mobilesam_core.ops.placement import Placement
+from mobilesam_core.progress import NullReporter
 from mobilesam_core.prompts.types import ABSENT
 
 SHAPES = ShapesConfig(format="shapes", count=6, size=64, max_shapes=5)
@@ -150,3 +154,66 @@ def test_collate_pads_and_lines_up(memory_source, bright_sample, two_squares: np
     lengths = (batch.prompts.labels != ABSENT).sum(dim=1).tolist()
     expected = [2 if p.box is not None else len(p.points) + 1 for item in items for p in item.prompts]
     assert lengths == expected
+
+
+def tiled_set(source: SampleSource, size: int = 128, views: int | None = None, **augment: object) -> TrainingSet:
+    """Of tiles of 64 pixels, with masks as fine as the frame."""
+    data = DataConfig(train=SHAPES, tile=64, overlap=16, augment=AugmentConfig(**augment), min_object_area=40)
+    tiles, bad = find_tiles(source, data, size, NullReporter(), "")
+    assert not bad
+    return TrainingSet(source, data, PromptConfig(), size, size, 0, views=views, tiles=tiles)
+
+
+@pytest.fixture
+def wide(memory_source, bright_sample) -> SampleSource:
+    """An image of ``(48, 160)`` with an L in its first tile and a square in its last, and one of a single tile."""
+    label_map = np.zeros((48, 160), np.uint8)
+    label_map[:, :48] = l_shape()[:, :48] > 0
+    label_map[30:44, 120:134] = 2
+    return memory_source([bright_sample(label_map), bright_sample(l_shape()[:, :60])])
+
+
+def test_items_are_the_tiles_that_hold_an_object(wide: SampleSource) -> None:
+    dataset = tiled_set(wide)
+    assert len(dataset) == 3
+    assert [dataset[i].view for i in range(3)] == [
+        SeenView("memory", (0, 0, 64, 48), "2"),
+        SeenView("memory", (96, 0, 160, 48), "2"),
+        SeenView("memory", (0, 0, 60, 48), ""),  # all of it, as it is
+    ]
+    first, last = dataset[0], dataset[1]
+    assert first.size == (96, 128) and [len(item.targets) for item in (first, last)] == [1, 1]
+    assert last.targets[0].sum() == 4 * 14**2 and last.targets[0, 60:88, 48:76].all()
+    with pytest.raises(ValueError, match="find_tiles"):
+        TrainingSet(wide, DataConfig(train=SHAPES, tile=64, overlap=16), PromptConfig(), 64, 16, 0)
+
+
+@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.parametrize(
+    "augment", [{**GEOMETRY, **COLOUR}, {**GEOMETRY, "scale": (0.5, 2.0)}, {"crop": 32, "scale": (0.8, 1.2)}]
+)
+def test_image_mask_and_place_agree_in_augmented_tiles(wide: SampleSource, augment: dict, views: int | None) -> None:
+    dataset, seen = tiled_set(wide, views=views, **augment), set()
+    placements: list[Placement] = []
+
+    class Features:
+        def read(self, source: str, placement: Placement | None = None) -> dict:
+            placements.append(placement)
+            return {}
+
+    dataset._features = Features()
+    for epoch in range(8):
+        for index in (0, 1):
+            item = dataset[epoch, index]
+            left, top, right, bottom = item.view.window
+            limits = ((0, 64), (96, 160))[index]
+            assert limits[0] <= left < right <= limits[1] and top >= 0 and bottom <= 48
+            brightness = item.image.float().mean(0)
+            shown = brightness > (brightness.min() + brightness.max()) / 2
+            mask = item.targets.amax(0)[: item.size[0], : item.size[1]] > 0.5
+            assert (shown == mask).float().mean() > 0.95 and mask.any()
+            corners = np.array([[0, 0], [item.size[1], item.size[0]]]) / item.frame_size
+            placed = (corners @ placements[-1].matrix.T + placements[-1].offset) * (160, 48)
+            assert np.allclose(np.sort(placed, axis=0), [[left, top], [right, bottom]], atol=0.6)
+            seen.add(item.view)
+    assert len(seen) > 4 if views is None else len(seen) <= 4

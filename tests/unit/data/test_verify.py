@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from mobilesam_core.config.data import DataConfig, ShapesConfig
+from mobilesam_core.data.mix import MixSource
 from mobilesam_core.data.sample import BadFile
-from mobilesam_core.data.verify import Subset, find_bad_files
+from mobilesam_core.data.tiles import BusiestTiles
+from mobilesam_core.data.verify import Subset, find_bad_files, find_tiles, without
 from mobilesam_core.data.view import check_trainable
 from mobilesam_core.errors import DataError
+from mobilesam_core.ops.tiles import Tiling
 from mobilesam_core.progress import NullReporter
 
 
@@ -64,3 +67,29 @@ def test_subset(source) -> None:
     with pytest.raises(DataError):
         subset[1]
     assert [file.index for file in find_bad_files(subset, NullReporter(), "")] == [1]
+
+
+def test_tiles_are_of_the_good_images_in_their_order(memory_source, bright_sample, two_squares: np.ndarray) -> None:
+    small, wide = bright_sample(two_squares), bright_sample(np.tile(two_squares, (1, 2)))
+    source = memory_source([DataError("a is empty."), wide, bright_sample(two_squares[:15]), small])
+    data = DataConfig(train=ShapesConfig(format="shapes"), tile=64, overlap=0, min_object_area=120)
+    reporter = CountingReporter()
+    tiles, bad = find_tiles(source, data, 64, reporter, "Checking")
+    assert reporter.tasks == [("Checking", 4)] and reporter.steps == 4
+    assert [file.index for file in bad] == [0, 2]
+    assert tiles == [(0, (0, 0, 64, 40)), (0, (56, 0, 120, 40)), (1, (0, 0, 60, 40))]
+    assert without(source, bad)[1] is small
+    mix = MixSource([source, memory_source([small])], [1, 1])
+    tiles, bad = find_tiles(mix, data, 64, NullReporter(), "")
+    left = without(mix, bad)
+    assert len(bad) == 2 and {place for place, _ in tiles} == set(range(len(left)))
+    assert all(left[place].image.shape[1] in (60, 120) for place, _ in tiles)
+
+
+def test_the_busiest_tile_holds_most_objects_whole(memory_source, bright_sample, two_squares: np.ndarray) -> None:
+    wide = np.pad(two_squares, ((0, 0), (100, 0)))
+    wide[10:20, :10] = 3
+    tiles = BusiestTiles(memory_source([bright_sample(wide), bright_sample(two_squares)]), Tiling(64, 20))
+    assert len(tiles) == 2 and tiles.describe(1) == "item 1"
+    assert tiles[0].masks.labels.tolist() == [1, 2] and np.array_equal(tiles[0].masks.areas, [100, 225])
+    assert tiles[0].image.shape == (40, 64, 3) and tiles[1].image.shape == (40, 60, 3)

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from mobilesam_core.config.data import AugmentConfig, DataConfig, ShapesConfig
-from mobilesam_core.data.view import check_trainable, choose_objects, choose_view
+from mobilesam_core.data.view import check_trainable, choose_objects, choose_view, trainable_tiles
 from mobilesam_core.errors import DataError
 from mobilesam_core.ops.frame import Frame
 
 
-def data(min_object_area: int = 4, max_objects: int = 16, **augment: object) -> DataConfig:
+def data(
+    min_object_area: int = 4, max_objects: int = 16, tile: int | None = None, overlap: int = 16, **augment: object
+) -> DataConfig:
     return DataConfig(
+        tile=tile,
+        overlap=overlap,
         train=ShapesConfig(format="shapes"),
         min_object_area=min_object_area,
         max_objects=max_objects,
@@ -114,3 +118,67 @@ def test_at_most_max_objects_and_never_the_same_few(bright_sample) -> None:
         assert len(set(labels)) == 4
         seen.update(labels)
     assert len(seen) == 25
+
+
+@pytest.fixture
+def scattered() -> np.ndarray:
+    """``(64, 160)`` uint8: three squares, of 100, 36 and 16 pixels, in tiles of 64 that begin at 0, 48 and 96."""
+    label_map = np.zeros((64, 160), np.uint8)
+    label_map[5:15, 8:18] = 1
+    label_map[30:36, 60:66] = 2  # of which the first tile shows 24 pixels
+    label_map[60:64, 100:104] = 3
+    return label_map
+
+
+@pytest.mark.parametrize(
+    ("least", "config", "lefts"),
+    [
+        (4, {}, [0, 48, 96]),
+        (24, {}, [0, 48]),
+        (25, {}, [0, 48]),
+        (37, {}, [0]),
+        (100, {}, [0]),
+        (37, {"scale": (1.0, 2.0)}, [0, 48, 96]),
+        (64, {"crop": 32}, [0, 48, 96]),
+        (65, {"crop": 32}, [0, 48]),
+        (97, {"crop": 32}, [0, 48]),
+    ],
+)
+def test_tiles_to_train_on_are_those_that_can_be_trained_on(
+    bright_sample, scattered, least: int, config: dict, lefts: list[int]
+) -> None:
+    sample, rng = bright_sample(scattered), np.random.default_rng(0)
+    settings = data(least, tile=64, **config)
+    assert trainable_tiles(sample, settings, 64) == [(left, 0, left + 64, 64) for left in lefts]
+    for left in (0, 48, 96):
+        part = sample.part((left, 0, left + 64, 64))
+        assert np.array_equal(part.image, sample.image[:, left : left + 64])
+        if left not in lefts:
+            with pytest.raises(DataError):
+                choose_view(part, settings, 64, rng)
+            continue
+        for _ in range(20):
+            view = choose_view(part, settings, 64, rng)
+            chosen = choose_objects(part.masks, view, settings, rng)
+            assert (chosen.sum(axis=(1, 2)) * view.factor**2 >= least).all()
+
+
+def test_an_image_no_tile_of_which_can_be_trained_on(bright_sample, scattered) -> None:
+    with pytest.raises(DataError, match=r"in no tile an object covers 101 pixels") as caught:
+        trainable_tiles(bright_sample(scattered), data(101, tile=64), 64)
+    assert caught.value.fault == "too_small" and "data.tile" in caught.value.remedy
+
+
+def test_an_object_that_every_tile_cuts_is_trained_on_in_parts(bright_sample) -> None:
+    bar = np.zeros((64, 160), np.uint8)
+    bar[10:20] = 1
+    settings = data(600, tile=64)
+    assert len(trainable_tiles(bright_sample(bar), settings, 64)) == 3
+    with pytest.raises(DataError):
+        trainable_tiles(bright_sample(bar), data(641, tile=64), 64)
+
+
+def test_all_tiles_of_an_image_without_labels_and_one_of_a_small_image(bright_sample, two_squares) -> None:
+    assert len(trainable_tiles(bright_sample(np.zeros((64, 160), np.uint8)), data(tile=64), 64)) == 3
+    assert trainable_tiles(bright_sample(two_squares), data(tile=64), 64) == [(0, 0, 60, 40)]
+    assert trainable_tiles(bright_sample(two_squares), data(), 64) == [(0, 0, 60, 40)]

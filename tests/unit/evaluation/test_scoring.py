@@ -17,6 +17,7 @@ from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.masks import DenseMasks
 from mobilesam_core.ops.metrics import mask_iou
+from mobilesam_core.ops.tiles import Tiling
 from mobilesam_core.prompts.tensors import PromptTensors
 
 Truthful = Callable[..., Any]
@@ -210,6 +211,69 @@ def test_agreement_is_the_iou_of_both_models_masks(shapes: SampleSource) -> None
     assert 0.3 < result.summary("box").agreement < 0.98
     assert evaluate(ours, shapes, EvalOptions(boundary=False), teacher=ours).summary("point").agreement == 1
     assert evaluate(ours, shapes, EvalOptions(boundary=False)).summary("point").agreement is None
+
+
+def wide_sample() -> Sample:
+    """Objects in the first, in the last and in all of three tiles of 128 pixels, one in two of them, one in none."""
+    masks = np.zeros((5, 128, 320), bool)
+    masks[0, 20:50, 10:40] = True
+    masks[1, 70:110, 250:300] = True
+    masks[2, 60:70] = True
+    masks[3, 30:50, 105:120] = True
+    masks[4, 5:15, 90:200] = True
+    pixels = np.random.default_rng(0).integers(0, 90, (128, 320, 3), np.uint8) + masks.any(0)[..., None] * np.uint8(120)
+    return Sample("wide", pixels, DenseMasks(masks), "wide")
+
+
+def test_objects_are_asked_about_in_the_tile_that_holds_them(nano: Sam) -> None:
+    sample, tiling = wide_sample(), Tiling(128, 32)  # from 0, 96 and 192
+    seen: list[Observation] = []
+    result = evaluate(nano, Listed([sample]), replace(ALL, tiling=tiling), observe=seen.append)
+    assert [(score.kind, score.object) for score in result.scores] == [(k, i) for k in ALL.prompts for i in range(5)]
+    assert {o.window: list(o.object_indices) for o in seen} == {
+        (0, 0, 128, 128): [0],
+        (192, 0, 320, 128): [1],
+        (0, 0, 320, 128): [2, 4],
+        (96, 0, 224, 128): [3],  # nearer to its middle than to the first's
+    }
+    assert result.to_json()["options"]["tiling"] == {"tile": 128, "overlap": 32}
+    alone = {window: sample.part(window) for window in {o.window for o in seen}}
+    for observation in seen:
+        part = alone[observation.window]
+        assert np.array_equal(observation.pixels, part.image)
+        expected = evaluate(nano, Listed([part]), replace(ALL, prompts=(observation.kind,)))
+        by_area = {score.area: score for score in expected.scores}
+        for score in observation.scores:
+            same = by_area[score.area]
+            assert (score.iou, score.predicted_iou) == pytest.approx((same.iou, same.predicted_iou), abs=1e-5)
+            assert score.click_ious == pytest.approx(same.click_ious, abs=1e-5)
+
+
+def test_boundaries_are_as_wide_in_tiles_as_in_the_image(truthful: Truthful) -> None:
+    """A model whose masks are shifted, on an image and, in a tile, on the same in a much larger one."""
+    sample = block_sample()
+    larger = np.zeros((256, 2048, 3), np.uint8)
+    larger[:, :256] = sample.image
+    masks = np.zeros((3, 256, 2048), bool)
+    masks[:, :, :256] = sample.masks.dense(range(3))
+    wide = Sample("wide", larger, DenseMasks(masks), "wide")
+    shifted = (lambda masks, tokens: np.roll(masks, 4, axis=2),) * 4
+    options = EvalOptions(prompts=("box",), tiling=Tiling(256, 128))
+    in_tile = evaluate(truthful([sample], changes=shifted), Listed([wide]), options).summary("box")
+    alone = evaluate(truthful([sample], changes=shifted), Listed([sample]), options).summary("box")
+    assert in_tile.miou == alone.miou and in_tile.fill_box_iou == alone.fill_box_iou == 1
+    assert in_tile.boundary_iou > alone.boundary_iou + 0.05
+
+
+def test_only_tiles_with_objects_are_encoded(truthful: Truthful) -> None:
+    sample = block_sample()
+    empty = np.random.default_rng(1).integers(0, 9, (256, 700, 3), np.uint8)
+    masks = np.zeros((3, 256, 956), bool)
+    masks[:, :, :256] = sample.masks.dense(range(3))
+    wide = Sample("wide", np.concatenate([sample.image, empty], axis=1), DenseMasks(masks), "wide")
+    model = truthful([sample])
+    result = evaluate(model, Listed([wide]), EvalOptions(tiling=Tiling(256, 0), object_chunk=1))
+    assert model.encoded == 1 and result.summary("point").miou > 0.995
 
 
 def test_modes_are_restored_module_by_module_even_after_an_error(shapes: SampleSource, truthful: Truthful) -> None:

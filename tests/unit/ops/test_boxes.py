@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mobilesam_core.ops.boxes import box_areas, clip_boxes, mask_box
+from mobilesam_core.ops.boxes import box_areas, boxes_inside, clip_boxes, mask_box
 
 
 def test_box_edges_are_exclusive() -> None:
@@ -19,3 +19,8 @@ def test_clipping_leaves_no_area_outside() -> None:
     clipped = clip_boxes(boxes, (3, 3, 8, 9))
     assert clipped.tolist() == [[3, 3, 8, 9], [3, 3, 4, 5], [8, 9, 8, 9]]
     assert box_areas(clipped).tolist() == [30, 2, 0]
+
+
+def test_inside_is_up_to_the_edges() -> None:
+    boxes = np.array([[3, 3, 8, 9], [2, 3, 8, 9], [3, 3, 8, 10], [4, 4, 5, 5]], np.float32)
+    assert boxes_inside(boxes, (3, 3, 8, 9)).tolist() == [True, False, False, True]

@@ -9,8 +9,10 @@ from mobilesam_core.ops.masks import (
     DenseMasks,
     InstanceMasks,
     LabelMapMasks,
+    PartMasks,
     RleMasks,
     mask_coverage,
+    place_masks,
     resize_masks,
 )
 from mobilesam_core.ops.rle import encode_rle
@@ -49,6 +51,23 @@ def test_every_kind_tells_the_same(masks: InstanceMasks) -> None:
     assert found.dtype == bool and np.array_equal(found, dense[[2, 0]])
     assert np.array_equal(masks.dense([0, 1, 2], (5, 1, 27, 15)), dense[:, 1:15, 5:27])
     assert masks.dense([], (5, 1, 27, 15)).shape == (0, 14, 22)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 30, 20), (5, 1, 27, 15), (1, 0, 25, 18), (9, 0, 10, 20), (27, 12, 30, 20)])
+def test_a_part_is_what_shows_in_the_window(window: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = window
+    cut = example()[1][:, top:bottom, left:right]
+    expected = DenseMasks(cut, IDS)
+    shows = expected.areas > 0
+    for masks in all_kinds():
+        part = PartMasks(masks, window)
+        assert part.shape == cut.shape[1:] and part.labels.tolist() == np.array(IDS)[shows].tolist()
+        assert np.array_equal(part.areas, expected.areas[shows]) and np.array_equal(part.boxes, expected.boxes[shows])
+        assert np.array_equal(part.dense(range(len(part))), cut[shows])
+        assert np.array_equal(part.dense(range(len(part)), (0, 1, 1, 6)), cut[shows, 1:6, :1])
+    placed = place_masks(cut, window, (20, 30))
+    assert placed.shape == (3, 20, 30) and np.array_equal(placed[:, top:bottom, left:right], cut)
+    assert placed.sum() == cut.sum()
 
 
 @pytest.mark.parametrize("window", [(0, 0, 31, 20), (-1, 0, 5, 5), (5, 5, 5, 9)])
