@@ -30,3 +30,15 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"sample data not found at {root}; set MOBILESAM_TEST_DATA")
     return root
+
+
+@pytest.fixture(scope="session")
+def exported_nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``nano`` at 128²: ``nano_encoder.onnx`` and ``nano_decoder_batched.onnx``. Of all tests: not to be
+    written to."""
+    from mobilesam_core.checkpoints.loading import open_checkpoint
+    from mobilesam_core.export.workflow import ExportOptions, export_onnx
+
+    folder = tmp_path_factory.mktemp("exported_nano")
+    export_onnx(open_checkpoint("nano", image_size=128), ExportOptions(folder, style="batched"))
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,10 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.config.data import ShapesConfig
 from mobilesam_core.data.shapes import ShapesSource
-from mobilesam_core.export.workflow import ExportOptions, export_onnx
 
 Run = Callable[..., Any]
 WITHOUT_TORCH = """
@@ -33,11 +32,9 @@ main()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(exported_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``nano`` exported at 128², an image and its labels."""
-    folder = tmp_path_factory.mktemp("exported")
-    opened = open_checkpoint("nano", image_size=128)
-    export_onnx(opened, ExportOptions(folder, style="batched"))
+    folder = shutil.copytree(exported_nano, tmp_path_factory.mktemp("exported") / "nano")
     sample = ShapesSource(ShapesConfig(format="shapes", domains=("polygons",), count=1, size=96, seed=5))[0]
     masks = sample.masks.dense(range(len(sample.masks)))
     labels = (np.arange(1, len(masks) + 1, dtype=np.uint8)[:, None, None] * masks).max(axis=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,11 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.data.shapes.domains import DOMAINS
 from mobilesam_core.data.shapes.scene import draw_scene
 from mobilesam_core.errors import CheckpointError
-from mobilesam_core.export.workflow import ExportOptions, export_onnx
 from mobilesam_core.runtime.exported import open_exported
 
 pytest.importorskip("openvino", reason="needs the extra 'openvino'")
@@ -26,9 +25,8 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nano")
-    export_onnx(open_checkpoint("nano", image_size=128), ExportOptions(folder, style="batched"))
+def folder(exported_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(exported_nano, tmp_path_factory.mktemp("openvino") / "nano")
     image, _ = draw_scene(np.random.default_rng(3), 128, DOMAINS["polygons"])
     cv2.imwrite(str(folder / "drawn.png"), image)
     return folder

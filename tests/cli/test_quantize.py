@@ -6,17 +6,12 @@ from typing import Any
 
 import pytest
 
-from mobilesam_core.checkpoints.loading import open_checkpoint
-from mobilesam_core.export.workflow import ExportOptions, export_onnx
-
 Run = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nano")
-    export_onnx(open_checkpoint("nano", image_size=128), ExportOptions(folder, style="batched"))
-    return folder
+def folder(exported_nano: Path) -> Path:
+    return exported_nano
 
 
 def test_quantize(run_cli: Run, folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,10 @@ Pair = tuple[Any, Sam]
 INPUTS = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size")
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["four masks", "single mask"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(False, id="four masks"), pytest.param(True, id="single mask", marks=pytest.mark.slow)],
+)
 def sessions(
     request: pytest.FixtureRequest, vit_t: Pair, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ort.InferenceSession, ort.InferenceSession]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,16 @@ from mobilesam_core.errors import CheckpointError, UsageError
 from mobilesam_core.export import verify as verify_module
 from mobilesam_core.export.onnx_graph import Freedom
 from mobilesam_core.export.parts import CombinedPart, DecoderPart
-from mobilesam_core.export.workflow import ExportOptions, export_onnx, verify_onnx
+from mobilesam_core.export.workflow import ExportedPart, ExportOptions, export_onnx, verify_onnx
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.frame import Frame
 from mobilesam_core.prediction.predictor import SamPredictor
 from mobilesam_core.runtime.facts import ModelFacts, Part
 from mobilesam_core.runtime.onnx_session import OnnxModel
+
+Exported = Callable[[Part], ExportedPart]
+rarely = pytest.mark.slow  # an export takes seconds, and one of its kind is among the quick tests
 
 
 def _open(folder: Path, name: ModelName = "vit_nano", image_size: int = 64) -> OpenedCheckpoint:
@@ -55,8 +60,21 @@ def photo(data_root: Path) -> np.ndarray:
     return np.asarray(Image.open(data_root / "photos/mobilesam_picture2.jpg").convert("RGB"))
 
 
+@pytest.fixture(scope="module")
+def exported(opened: OpenedCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A part as it is exported without options, once for all tests: not to be written to."""
+
+    @cache
+    def export(part: Part) -> ExportedPart:
+        (made,) = export_onnx(opened, ExportOptions(tmp_path_factory.mktemp(part), parts=[part]))
+        assert made.verification.passed, made.verification
+        return made
+
+    return export
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("opset", [18, 20, 23])
+@pytest.mark.parametrize("opset", [pytest.param(18, marks=rarely), 20, pytest.param(23, marks=rarely)])
 def test_an_encoder_takes_any_number_of_images(opened: OpenedCheckpoint, tmp_path: Path, opset: int) -> None:
     options = ExportOptions(tmp_path, parts=["encoder"], freedom=Freedom(dynamic_batch=True), opset=opset)
     session = _session(opened, options)
@@ -65,14 +83,14 @@ def test_an_encoder_takes_any_number_of_images(opened: OpenedCheckpoint, tmp_pat
         _assert_same(session.run(None, {"input_image": images.numpy()}), [opened.model.encode(images)])
 
 
-def test_an_encoder_has_its_norms_fused_and_no_trace_of_its_sources(opened: OpenedCheckpoint, tmp_path: Path) -> None:
-    (exported,) = export_onnx(opened, ExportOptions(tmp_path, parts=["encoder"]))
-    graph = onnx.load(exported.path)
+def test_an_encoder_has_its_norms_fused_and_no_trace_of_its_sources(exported: Exported) -> None:
+    path = exported("encoder").path
+    graph = onnx.load(path)
     operators = {node.op_type for node in graph.graph.node}
     assert "BatchNormalization" not in operators
     assert {"Gelu", "LayerNormalization"} <= operators
     assert {"Conv_1", "MatMul_1"} < {node.name for node in graph.graph.node}
-    assert str(Path(__file__).parents[3]).encode() not in exported.path.read_bytes()
+    assert str(Path(__file__).parents[3]).encode() not in path.read_bytes()
 
 
 def _prompts(count: int, points: int, mask: bool = False) -> dict[str, torch.Tensor]:
@@ -102,7 +120,7 @@ def test_a_batched_decoder_takes_any_number_of_prompts_of_any_length(
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("points", [1, 2, 6])
+@pytest.mark.parametrize("points", [pytest.param(1, marks=rarely), 2, pytest.param(6, marks=rarely)])
 def test_a_low_res_decoder_can_have_no_free_size(opened: OpenedCheckpoint, tmp_path: Path, points: int) -> None:
     options = ExportOptions(tmp_path, parts=["decoder"], style="low-res", freedom=Freedom(num_points=points))
     (exported,) = export_onnx(opened, options)
@@ -114,8 +132,8 @@ def test_a_low_res_decoder_can_have_no_free_size(opened: OpenedCheckpoint, tmp_p
 
 
 @pytest.fixture(scope="module")
-def combined(opened: OpenedCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> ort.InferenceSession:
-    return _session(opened, ExportOptions(tmp_path_factory.mktemp("combined"), parts=["combined"]))
+def combined(exported: Exported) -> ort.InferenceSession:
+    return ort.InferenceSession(str(exported("combined").path))
 
 
 @torch.no_grad()
@@ -209,28 +227,25 @@ def test_larger_models_are_exported_too(tmp_path: Path, name: ModelName) -> None
 
 
 def test_a_file_that_differs_does_not_get_its_name(
-    opened: OpenedCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: OpenedCheckpoint, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ExportOptions(tmp_path, parts=["decoder"], overwrite=True)
-    (good,) = export_onnx(opened, options)
+    good = Path(shutil.copy(exported("decoder").path, tmp_path))
     monkeypatch.setattr(verify_module, "EXACT", 0.0)
-    (bad,) = export_onnx(opened, options)
+    (bad,) = export_onnx(opened, ExportOptions(tmp_path, parts=["decoder"], overwrite=True))
     assert not bad.verification.passed
-    assert bad.path == good.path.with_suffix(".rejected.onnx")
+    assert bad.path == good.with_suffix(".rejected.onnx")
     assert [path.name for path in tmp_path.iterdir()] == [bad.path.name]
 
 
 @pytest.mark.parametrize("part", ["encoder", "decoder", "combined"])
-def test_verification_notices_other_weights(
-    opened: OpenedCheckpoint, tmp_path: Path, part: Part, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (exported,) = export_onnx(opened, ExportOptions(tmp_path, parts=[part]))
+def test_verification_notices_other_weights(opened: OpenedCheckpoint, exported: Exported, part: Part) -> None:
+    path = exported(part).path
     other = build_sam(opened.model.config.model_copy(update={"checkpoint": None})).eval()
     changed = OpenedCheckpoint(_nudged(opened.model, other), opened.path, "f" * 64, {})
     with pytest.raises(CheckpointError, match="another checkpoint"):
-        verify_onnx(OnnxModel(exported.path), changed)
-    assert not verify_onnx(OnnxModel(exported.path), changed, force=True).passed
-    assert verify_onnx(OnnxModel(exported.path), opened).passed
+        verify_onnx(OnnxModel(path), changed)
+    assert not verify_onnx(OnnxModel(path), changed, force=True).passed
+    assert verify_onnx(OnnxModel(path), opened).passed
 
 
 def _nudged(model: Sam, into: Sam) -> Sam:

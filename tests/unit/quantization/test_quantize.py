@@ -11,14 +11,12 @@ import pytest
 from onnxruntime.quantization.calibrate import MinMaxCalibrater
 from PIL import Image
 
-from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.config.data import ShapesConfig
 from mobilesam_core.data.sample import SampleSource
 from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.errors import CheckpointError, DataError, UsageError
 from mobilesam_core.export.dynamic import to_dynamic
 from mobilesam_core.export.rewriting import prepared
-from mobilesam_core.export.workflow import ExportOptions, export_onnx
 from mobilesam_core.quantization import workflow
 from mobilesam_core.quantization.graphs import (
     Calibrated,
@@ -38,11 +36,8 @@ QUICK = QuantizeOptions(calibration_images=4, evaluation_images=3, max_drop=100.
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``nano`` at 128²."""
-    folder = tmp_path_factory.mktemp("nano")
-    export_onnx(open_checkpoint("nano", image_size=128), ExportOptions(folder, style="batched"))
-    return folder
+def folder(exported_nano: Path) -> Path:
+    return exported_nano
 
 
 @pytest.fixture(scope="module")

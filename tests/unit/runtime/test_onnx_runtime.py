@@ -129,13 +129,11 @@ def test_embeddings_are_stored_and_restored(exported: Runtime, torch_runtime: Ru
     assert exported.restore(ours).shape == (1, 128, 16, 16)
 
 
-def test_files_that_do_not_fit_together(files: dict[str, Path], tmp_path: Path) -> None:
+def test_files_that_do_not_fit_together(files: dict[str, Path], exported_nano: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is the decoder of a model, not its encoder"):
         open_onnx(files["batched"], files["batched"])
-    smaller = open_checkpoint("nano", image_size=64)
-    (other,) = export_onnx(smaller, ExportOptions(tmp_path, parts=["decoder"], style="batched"))
     with pytest.raises(UsageError, match="image_size"):
-        open_onnx(files["encoder"], other.path)
+        open_onnx(files["encoder"], exported_nano / "nano_decoder_batched.onnx")
     stranger = OpenedCheckpoint(open_checkpoint("nano", image_size=256).model, Path("x.pt"), "f" * 64, {})
     (foreign,) = export_onnx(stranger, ExportOptions(tmp_path, parts=["decoder"], style="batched"))
     with pytest.raises(UsageError, match="different checkpoints"):
