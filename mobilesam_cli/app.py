@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from mobilesam_cli.commands.amg import amg
+from mobilesam_cli.commands.config import config
 from mobilesam_cli.commands.data import data
 from mobilesam_cli.commands.distill import distill
+from mobilesam_cli.commands.doctor import doctor
 from mobilesam_cli.commands.embed import embed
 from mobilesam_cli.commands.eval import evaluate
 from mobilesam_cli.commands.export import export
@@ -62,6 +64,8 @@ app.add_typer(distill, name="distill")
 app.add_typer(export, name="export")
 app.command("quantize")(quantize)
 app.add_typer(data, name="data")
+app.add_typer(config, name="config")
+app.command("doctor")(doctor)
 
 
 def main() -> None:

@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from mobilesam_cli.completion import complete_checkpoint
+
 Checkpoint = Annotated[
     str | None,
     typer.Option(
         "--checkpoint",
         help="Weights (.safetensors, .pt), 'official' or 'nano'.",
         show_default="official; offline, nano",
+        autocompletion=complete_checkpoint,
     ),
 ]
 Device = Annotated[

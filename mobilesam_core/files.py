@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mobilesam_core.errors import OutputError
+from mobilesam_core.errors import OutputError, UsageError
 
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[a-z0-9_]{8}\.part(\.[^.]*)?")  # the names that atomic_path gives
 
@@ -112,6 +112,12 @@ def remove_leftovers(folder: Path, stems: Collection[str] | None = None) -> None
 def printable(name: str) -> str:
     """``name`` with a question mark for each byte of a file's name that is no UTF-8, so that it can be written."""
     return name.encode("utf-8", "replace").decode()
+
+
+def require_free(path: Path, overwrite: bool) -> None:
+    """Raise a UsageError, before any work, if ``path`` is there already and shall not be replaced."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} is there already.", "Choose another name with --out, or replace it with --overwrite.")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilesam_cli.commands.data_convert import convert
+from mobilesam_cli.completion import complete_config
 from mobilesam_cli.model_options import Overwrite
 from mobilesam_cli.options import Json, Overrides
 from mobilesam_core.errors import DataError
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 
 _SHOWN, _CLASSES = 5, 20  # findings of a kind and classes; --json has all
 TrainConfigFile = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A training config, or the name of a packaged one.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="CONFIG",
+        help="A training config, or the name of a packaged one.",
+        show_default=False,
+        autocompletion=complete_config,
+    ),
 ]
 data = typer.Typer(no_args_is_help=True, help="Look after data sets: check, look at and convert them.")
 data.command("convert")(convert)

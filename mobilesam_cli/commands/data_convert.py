@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mobilesam_cli.completion import complete_config
 from mobilesam_cli.data_sets import set_of_config
 from mobilesam_cli.options import Json, Overrides
 from mobilesam_core.errors import UsageError
@@ -33,7 +34,13 @@ def convert(
     to: Annotated[Target, typer.Option("--to", help="What to write; per_instance and instances are kinds of folder.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder for it.", show_default=False)],
     config: Annotated[
-        str | None, typer.Option("--config", help="Take the data from a training config.", show_default=False)
+        str | None,
+        typer.Option(
+            "--config",
+            help="Take the data from a training config.",
+            show_default=False,
+            autocompletion=complete_config,
+        ),
     ] = None,
     split: Annotated[Literal["train", "val"], typer.Option("--split", help="Which set of the config.")] = "train",
     source: Annotated[Source | None, typer.Option("--from", help="Or: the format of …", show_default=False)] = None,

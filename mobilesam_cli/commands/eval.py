@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from mobilesam_cli.completion import complete_checkpoint, complete_config
 from mobilesam_cli.data_sets import set_of_config
 from mobilesam_cli.model_options import (
     Device,
@@ -49,7 +50,13 @@ def evaluate(
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", help="Take the data from a training config.", show_default=False)
+        str | None,
+        typer.Option(
+            "--config",
+            help="Take the data from a training config.",
+            show_default=False,
+            autocompletion=complete_config,
+        ),
     ] = None,
     split: Annotated[Literal["val", "train"], typer.Option("--split", help="Which set of the config.")] = "val",
     images: Annotated[
@@ -97,7 +104,10 @@ def evaluate(
     teacher: Annotated[
         str | None,
         typer.Option(
-            "--teacher", help="Weights whose masks, of the same prompts, are compared with.", show_default=False
+            "--teacher",
+            help="Weights whose masks, of the same prompts, are compared with.",
+            show_default=False,
+            autocompletion=complete_checkpoint,
         ),
     ] = None,
     max_images: Annotated[

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mobilesam_cli.completion import complete_config
 from mobilesam_cli.options import Json, Overrides
 
 if TYPE_CHECKING:
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 def train(
     config: Annotated[
-        str, typer.Argument(help="A YAML config, or the name of a packaged one ('quickstart').", show_default=False)
+        str,
+        typer.Argument(
+            help="A YAML config, or the name of a packaged one ('quickstart').",
+            show_default=False,
+            autocompletion=complete_config,
+        ),
     ],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run of this config where it stopped.")] = False,

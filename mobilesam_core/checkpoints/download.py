@@ -74,6 +74,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mobilesam"
 
 
+def cached_weights(spec: WeightSpec) -> Path | None:
+    """The file in the cache, if it is there and of the right size; its hash is checked when it is used."""
+    path = cache_folder() / spec.name
+    try:
+        return path if path.stat().st_size == spec.size else None
+    except OSError:
+        return None
+
+
 def download_url(spec: WeightSpec) -> str:
     """The pinned address, unless ``MOBILESAM_WEIGHTS_URL`` names a mirror.
 

@@ -11,6 +11,7 @@ from mobilesam_core.config.base import Config
 from mobilesam_core.config.tiles import TileConfig
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+MaskMode = Literal["binary", "components", "instances", "classes", "per_instance"]
 
 
 class FolderConfig(Config):
@@ -21,7 +22,7 @@ class FolderConfig(Config):
     """Folder of images, relative to ``data.root``."""
     masks: Path
     """Folder of masks: ``<stem>.png`` (any mode but ``per_instance``) or ``<stem>/*.png`` (``per_instance``)."""
-    mask_mode: Literal["binary", "components", "instances", "classes", "per_instance"]
+    mask_mode: MaskMode
     """``binary``: all that is not 0 is one object. ``components``: each connected component is an object.
     ``instances``: each id but 0 is an object. ``classes``: each class index but 0 is an object.
     ``per_instance``: each file of ``masks/<stem>/`` is one object."""
@@ -123,6 +124,7 @@ class MixedSetConfig(Config):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Its share of the images is this, of the sum of all weights."""
     set: SetConfig
+    """A labelled set of any format."""
 
 
 class MixConfig(Config):
@@ -135,6 +137,7 @@ class MixConfig(Config):
 
     format: Literal["mix"]
     sets: Annotated[tuple[MixedSetConfig, ...], Field(min_length=1)]
+    """The sets, each with its weight."""
     count: Annotated[int, Field(ge=1)] | None = None
     """Images in an epoch (null: the fewest with which each image of each set occurs). A set with a larger share
     than it has images begins again; of one with a smaller share, as many images are taken, evenly spread."""
@@ -152,14 +155,19 @@ class AugmentConfig(Config):
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
     """Scale jitter: the view is magnified by a factor drawn (log-uniformly) from this range."""
     horizontal_flip: Probability = 0.0
+    """Chance of mirroring left and right."""
     vertical_flip: Probability = 0.0
+    """Chance of mirroring top and bottom."""
     transpose: Probability = 0.0
     """Chance of swapping x and y: with both flips, all eight orientations occur."""
     brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Colour jitter as in torchvision's ColorJitter: a factor from [1 - value, 1 + value]."""
     contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The same of contrast."""
     saturation: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The same of saturation."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Hue is turned by up to this share of the colour circle, either way."""
 
     @field_validator("scale")
     @classmethod
@@ -190,6 +198,7 @@ class DataConfig(TileConfig):
     root: Path = Path()
     """Prefix of every path of the sets below; itself relative to the working directory."""
     train: TrainSetConfig
+    """What is trained on."""
     val: SetConfig | None = None
     """Without a validation set, ``best`` is the last checkpoint."""
     max_objects: Annotated[int, Field(ge=1)] = 16

@@ -22,8 +22,11 @@ class FeaturePair(Config):
     teacher: str = "neck"
     """``neck`` is the embedding; ``stages.N`` of vit_t and vit_nano, ``blocks.N`` of vit_b, vit_l and vit_h."""
     student: str = "neck"
+    """Likewise of the student."""
     loss: Literal["mse", "l1", "smooth_l1", "cosine"] = "mse"
+    """What measures the distance; ``cosine`` looks at directions alone."""
     weight: Positive = 1.0
+    """Of this pair, beside all other losses."""
     resize: bool = False
     """Where the grids differ, bring the student's features to the teacher's, bilinearly."""
 
@@ -52,7 +55,9 @@ class MaskTerm(Config):
     """The student's masks of the sampled prompts are to be the teacher's."""
 
     loss: Literal["kl", "focal_dice"] = "kl"
+    """``kl`` compares probabilities; ``focal_dice`` takes the teacher's masks for the truth."""
     weight: Positive = 1.0
+    """Of this loss, beside all others."""
     temperature: Positive = 1.0
     """Softens both masks before they are compared (``kl`` alone)."""
     iou: Weight = 1.0
@@ -66,14 +71,18 @@ class TokenTerm(Config):
     """The student's mask tokens, read as distributions, are to be the teacher's."""
 
     weight: Positive = 1.0
+    """Of this loss, beside all others."""
     temperature: Positive = 1.0
+    """Softens both before they are compared."""
 
 
 class PromptEmbeddingTerm(Config):
     """The student's embeddings of the sampled prompts are to be the teacher's."""
 
     mse: Weight = 1.0
+    """Weight of the mean squared error."""
     cosine: Weight = 0.0
+    """Weight of 1 - the cosine."""
 
     @model_validator(mode="after")
     def _something(self) -> PromptEmbeddingTerm:
@@ -86,20 +95,26 @@ class Stage(Config):
     """Some epochs, and what is learnt from in them."""
 
     epochs: Annotated[int, Field(ge=1)]
+    """How many it lasts."""
     terms: Annotated[list[Term], Field(min_length=1)]
+    """What is learnt from: any that ``distill`` sets up."""
 
 
 class DistillConfig(Config):
     """Losses that compare the student, which is ``model:``, with its teachers."""
 
     teachers: Annotated[list[TeacherConfig], Field(min_length=1)]
+    """Whom the student learns from."""
     copy_decoder: bool = False
     """Start from the first teacher's prompt encoder and mask decoder."""
     ground_truth: Weight = 1.0
     """Weight of ``loss:``, which compares with the labels; 0 learns from the teachers alone."""
     masks: MaskTerm | None = None
+    """Learn the teachers' masks of the sampled prompts (null: do not)."""
     tokens: TokenTerm | None = None
+    """Learn the teachers' mask tokens (null: do not)."""
     prompt_embeddings: PromptEmbeddingTerm | None = None
+    """Learn the teachers' embeddings of the prompts (null: do not)."""
     geometry: Literal["off", "features"] = "off"
     """Crops, scales and flips of ``data.augment`` move what a stored feature belongs to. ``off`` allows none;
     ``features`` cuts and turns the stored features alike, which is less exact than running the teacher."""

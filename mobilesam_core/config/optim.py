@@ -16,8 +16,11 @@ class LrFactors(Config):
     (``train.freeze``)."""
 
     image_encoder: Factor = 1.0
+    """Of the image encoder."""
     prompt_encoder: Factor = 1.0
+    """Of the prompt encoder."""
     mask_decoder: Factor = 1.0
+    """Of the mask decoder."""
 
 
 class OptimConfig(Config):
@@ -34,12 +37,12 @@ class OptimConfig(Config):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Applied to weight matrices and kernels; never to norms, biases, attention biases or embeddings."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    """Of AdamW: what its averages of gradients and of their squares keep in a step."""
     lr_factors: LrFactors = LrFactors()
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Each encoder block learns this factor slower than the one above it (null: all alike)."""
     batch_size: Annotated[int, Field(ge=1)] = 2
-    """Images of a batch; several processes share them."""
-    """Images in a batch; each brings up to ``data.max_objects`` objects."""
+    """Images in a batch, which several processes share; each brings up to ``data.max_objects`` objects."""
     accumulate: Annotated[int, Field(ge=1)] = 1
     """Batches summed into one optimizer step."""
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0

@@ -23,6 +23,7 @@ class PromptConfig(Config):
     point_mode: Literal["uniform", "center", "mixed"] = "uniform"
     """``uniform``: anywhere in the object; ``center``: where it is thickest; ``mixed``: either, evenly."""
     min_points: Annotated[int, Field(ge=1)] = 1
+    """Least number of points of a point prompt."""
     max_points: Annotated[int, Field(ge=1)] = 1
     """A point prompt has ``min_points`` to ``max_points`` foreground points."""
 

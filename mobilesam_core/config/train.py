@@ -33,8 +33,11 @@ class FreezeConfig(Config):
     """Parts that do not learn. A frozen part stays in evaluation mode, BatchNorm included."""
 
     image_encoder: bool = False
+    """Keep the image encoder as it is."""
     prompt_encoder: bool = False
+    """Keep the prompt encoder as it is."""
     mask_decoder: bool = False
+    """Keep the mask decoder as it is."""
 
 
 class UnfreezeConfig(Config):
@@ -44,8 +47,11 @@ class UnfreezeConfig(Config):
     """
 
     image_encoder: Annotated[int, Field(ge=2)] | None = None
+    """Epoch from which the image encoder learns."""
     prompt_encoder: Annotated[int, Field(ge=2)] | None = None
+    """Epoch from which the prompt encoder learns."""
     mask_decoder: Annotated[int, Field(ge=2)] | None = None
+    """Epoch from which the mask decoder learns."""
 
 
 class ValidationConfig(Config):
@@ -89,16 +95,21 @@ class RunConfig(Config):
     """How long, on what, and where to."""
 
     project: Name = "mobilesam"
+    """Folder of runs that belong together."""
     run: Name = "run"
+    """Folder of this run in it."""
     output_dir: Path = Path("runs")
     """Results go to ``output_dir/project/run/``."""
     on_taken: Literal["refuse", "number"] = "refuse"
     """When that folder holds a run already: refuse to start, or add a number to the name."""
     epochs: Annotated[int, Field(ge=1)] = 10
+    """How often all of ``data.train`` is seen."""
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after so many optimizer steps, even inside an epoch; the learning rate is planned for it."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of everything random: new weights, order, augmentation, prompts."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """``auto`` is CUDA where there is a device for it, else the CPU."""
     devices: Annotated[int, Field(ge=1)] | None = None
     """Processes that share the work on this machine, each with a GPU of its own or its part of the CPU's cores (null:
     one, or as many as ``torchrun`` or ``srun`` started)."""

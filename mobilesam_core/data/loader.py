@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,11 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.training_set import ORDER_STREAM, FramedSample, TrainingSet, collate
 from mobilesam_core.errors import DataError
-
-
-def available_cores() -> int:
-    """CPU cores this process may use; batch systems often grant fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from mobilesam_core.machine import available_cores
 
 
 def default_workers() -> int:

@@ -16,6 +16,7 @@ from mobilesam_core.data.loader import epoch_order
 from mobilesam_core.data.training_set import FramedSample, TrainingSet
 from mobilesam_core.data.verify import find_tiles, without
 from mobilesam_core.errors import DataError, UsageError
+from mobilesam_core.files import require_free
 from mobilesam_core.models.registry import SPECS
 from mobilesam_core.ops.drawing import (
     Closeup,
@@ -63,8 +64,7 @@ def preview(
     """
     if out.suffix.lower() != ".png":
         raise UsageError(f"The sheet is a PNG, and {out} is no name for one.", "End it in .png.")
-    if out.exists() and not overwrite:
-        raise UsageError(f"{out} is there already.", "Choose another name with --out, or replace it with --overwrite.")
+    require_free(out, overwrite)
     reporter = reporter or NullReporter()
     tiles, boxes, points = [], 0, 0
     with reporter.task("Drawing", count, "views") as task:

@@ -19,7 +19,7 @@ from PIL import Image
 from mobilesam_core.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pgm", ".ppm"})
-_LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
+LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".webp"})
 _EXIF_ORIENTATION = 0x0112
 _UNREADABLE = "Replace the file, or remove it and what belongs to it."
 
@@ -73,7 +73,7 @@ def read_label_map(path: Path, shape: tuple[int, int], orientation: int = 1) -> 
             holds numbers that are no ids.
     """
     mask, own, _ = _open(path)
-    if path.suffix.lower() in _LOSSY_SUFFIXES:
+    if path.suffix.lower() in LOSSY_SUFFIXES:
         raise DataError(f"{path} is a {path.suffix} file, which does not keep ids exactly.", "Save it as PNG.")
     values = np.asarray(mask)
     if values.ndim == 3:
@@ -114,7 +114,7 @@ def read_binary_mask(path: Path, shape: tuple[int, int], orientation: int = 1) -
         values = values.max(axis=2)
     if values.dtype.kind == "f":
         _require_finite(values, path)
-    found = values > 127 if path.suffix.lower() in _LOSSY_SUFFIXES else values != 0
+    found = values > 127 if path.suffix.lower() in LOSSY_SUFFIXES else values != 0
     return fit_mask(upright(found, own), shape, orientation, path)
 
 

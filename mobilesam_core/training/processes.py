@@ -27,8 +27,8 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
 from mobilesam_core.config.train import RunConfig
-from mobilesam_core.data.loader import available_cores
 from mobilesam_core.errors import MobileSamError, TrainingError, UsageError
+from mobilesam_core.machine import available_cores
 from mobilesam_core.prediction.device import resolve_device
 
 T = TypeVar("T")

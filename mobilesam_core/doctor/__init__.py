@@ -1,0 +1,1 @@
+"""``mobilesam doctor``: what is installed, what this machine has, and what is missing for which command."""
