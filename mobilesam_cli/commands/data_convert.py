@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mobilesam_cli.data_sets import set_of_config
+from mobilesam_cli.model_options import Overwrite
 from mobilesam_cli.options import Json, Overrides
 from mobilesam_core.errors import UsageError
 
@@ -58,6 +59,7 @@ def convert(
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Of overlapping objects, which instances cannot hold, keep the smaller.")
     ] = False,
+    overwrite: Overwrite = False,
     overrides: Overrides = None,
     json: Json = False,
 ) -> None:
@@ -84,7 +86,7 @@ def convert(
     from mobilesam_cli.console import print_json, reporter
     from mobilesam_core.data.convert import convert
 
-    result = convert(data, root, to, out, lossy=lossy, reporter=reporter())
+    result = convert(data, root, to, out, lossy=lossy, overwrite=overwrite, reporter=reporter())
     if json:
         print_json(result.to_json())
     else:

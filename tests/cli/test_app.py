@@ -29,7 +29,9 @@ def run(*arguments: str, cwd: Path | None = None, timeout: float = 300, **env: s
 HEAVY = ("torch", "torchvision", "timm", "cv2", "onnx", "onnxruntime", "numpy", "PIL", "yaml", "faster_coco_eval")
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["predict"], ["data", "convert"], ["data", "check"]])
+@pytest.mark.parametrize(
+    "command", [[], ["demo"], ["train"], ["eval"], ["predict"], ["data", "convert"], ["data", "check"]]
+)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     program = (
         "import sys\n"
