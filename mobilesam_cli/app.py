@@ -12,6 +12,7 @@ import typer
 from mobilesam_cli.commands.amg import amg
 from mobilesam_cli.commands.config import config
 from mobilesam_cli.commands.data import data
+from mobilesam_cli.commands.demo import demo
 from mobilesam_cli.commands.distill import distill
 from mobilesam_cli.commands.doctor import doctor
 from mobilesam_cli.commands.embed import embed
@@ -54,6 +55,7 @@ def _root(
         os.environ["MOBILESAM_DEBUG"] = "1"
 
 
+app.command("demo")(demo)
 app.command("train")(train)
 app.command("report")(report)
 app.command("eval")(evaluate)

@@ -61,15 +61,17 @@ class ModelChoice:
         return open_onnx(self.onnx_encoder, self.onnx_decoder, self.providers.split(","), self.force)
 
     def _open_torch(self) -> Runtime:
-        import torch
-
         from mobilesam_cli.console import reporter
-        from mobilesam_core.checkpoints.loading import default_checkpoint, open_checkpoint
+        from mobilesam_core.checkpoints.loading import default_checkpoint
         from mobilesam_core.prediction.device import resolve_device
-        from mobilesam_core.runtime.torch_runtime import TorchRuntime
+        from mobilesam_core.runtime.torch_runtime import open_torch
 
         device = resolve_device(self.device)
-        checkpoint = self.checkpoint or default_checkpoint(self.model_type, reporter())
-        opened = open_checkpoint(checkpoint, self.model_type, reporter(), self.image_size)
-        opened.model.to(device).to(memory_format=torch.channels_last)
-        return TorchRuntime(opened.model, opened.path, opened.sha256, self.precision, opened.amg_thresholds)
+        return open_torch(
+            self.checkpoint or default_checkpoint(self.model_type, reporter()),
+            device,
+            model_name=self.model_type,
+            image_size=self.image_size,
+            precision=self.precision,
+            reporter=reporter(),
+        )

@@ -68,10 +68,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, replace: bool = False) -> Iterator[Path]:
     """Yield a new folder beside ``path``; rename it to ``path``, which may be an empty folder, once the block succeeds.
 
-    When the block fails the new folder is removed with all that is in it.
+    replace: whatever folder ``path`` is goes then. When the block fails the new folder is removed with all that is in
+    it, and ``path`` stays.
 
     Raises:
         OutputError: the folder cannot be made or renamed.
@@ -83,16 +84,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise output_error(path, error) from error
     try:
         yield temporary
-        _publish(temporary, path)
+        _publish(temporary, path, replace)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _publish(temporary: Path, path: Path) -> None:
+def _publish(temporary: Path, path: Path, replace: bool) -> None:
     try:
         umask = os.umask(0)  # as in atomic_path
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
+        if path.exists() and replace:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as old:
+                path.rename(Path(old) / path.name)
+                temporary.rename(path)
+            return
         if path.exists():
             path.rmdir()
         temporary.rename(path)

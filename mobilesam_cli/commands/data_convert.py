@@ -9,6 +9,7 @@ import typer
 
 from mobilesam_cli.completion import complete_config
 from mobilesam_cli.data_sets import set_of_config
+from mobilesam_cli.model_options import Overwrite
 from mobilesam_cli.options import Json, Overrides
 from mobilesam_core.errors import UsageError
 
@@ -65,6 +66,7 @@ def convert(
     lossy: Annotated[
         bool, typer.Option("--lossy", help="Of overlapping objects, which instances cannot hold, keep the smaller.")
     ] = False,
+    overwrite: Overwrite = False,
     overrides: Overrides = None,
     json: Json = False,
 ) -> None:
@@ -91,7 +93,7 @@ def convert(
     from mobilesam_cli.console import print_json, reporter
     from mobilesam_core.data.convert import convert
 
-    result = convert(data, root, to, out, lossy=lossy, reporter=reporter())
+    result = convert(data, root, to, out, lossy=lossy, overwrite=overwrite, reporter=reporter())
     if json:
         print_json(result.to_json())
     else:

@@ -83,8 +83,10 @@ class LabelmeConfig(Config):
     """Folder of the images, relative to ``data.root`` (null: where each JSON's ``imagePath`` says)."""
 
 
-ShapesDomain = Literal["crowd", "specks", "polygons", "thin", "holes", "heap", "texture", "large", "symbols", "cells"]
-HELD_OUT_DOMAINS: tuple[ShapesDomain, ...] = ("symbols", "cells")
+ShapesDomain = Literal[
+    "crowd", "specks", "polygons", "thin", "holes", "heap", "texture", "large", "symbols", "cells", "tools"
+]
+HELD_OUT_DOMAINS: tuple[ShapesDomain, ...] = ("symbols", "cells", "tools")
 TRAINED_DOMAINS: tuple[ShapesDomain, ...] = tuple(d for d in get_args(ShapesDomain) if d not in HELD_OUT_DOMAINS)
 """What the embedded weights ``nano`` were trained on."""
 
@@ -94,8 +96,8 @@ class ShapesConfig(Config):
 
     format: Literal["shapes"]
     domains: Annotated[tuple[ShapesDomain, ...], Field(min_length=1)] = TRAINED_DOMAINS
-    """Kinds of scene, evenly mixed; all but ``symbols`` and ``cells`` unless named. Name one twice to see it twice as
-    often."""
+    """Kinds of scene, evenly mixed; all but ``symbols``, ``cells`` and ``tools`` unless named. Name one twice to see it
+    twice as often."""
     count: Annotated[int, Field(ge=1)] = 256
     """Images in an epoch."""
     size: Annotated[int, Field(ge=32, le=4096)] = 256

@@ -19,7 +19,7 @@ from mobilesam_core.data.coco import CocoSource
 from mobilesam_core.data.labelme import LabelmeSource
 from mobilesam_core.data.reading import IMAGE_SUFFIXES
 from mobilesam_core.data.sample import Sample, SampleSource
-from mobilesam_core.data.targets import IMAGES, TARGETS, TargetName
+from mobilesam_core.data.targets import IMAGES, TARGETS, WRITTEN, TargetName
 from mobilesam_core.data.yolo import CLASS_NAMES
 from mobilesam_core.errors import DataError, UsageError
 from mobilesam_core.files import atomic_folder, output_error
@@ -77,6 +77,7 @@ def convert(
     out: Path,
     *,
     lossy: bool = False,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Conversion:
     """Write the set ``config`` (its paths are relative to ``root``) as ``target`` into the new folder ``out``.
@@ -85,14 +86,16 @@ def convert(
     all of it is written.
 
     lossy: where objects overlap and ``target`` cannot hold that (``instances``), let smaller ones hide larger ones.
+    overwrite: put it in the place of what an earlier run wrote to ``out``.
 
     Raises:
-        UsageError: ``out`` exists and is not empty, cannot be replaced, or lies in a folder of the set.
+        UsageError: ``out`` exists and is not empty (with ``overwrite``: holds what no conversion writes), cannot be
+            replaced, or lies in a folder of the set.
         DataError: the set cannot be read, or the target cannot hold it; every bad image is named.
         OutputError: a file cannot be written.
     """
     reporter = reporter or NullReporter()
-    _require_free(out, config, root)
+    _require_free(out, config, root, overwrite)
     source = build_source(config, root)
     if unannotated := count_unannotated(source) or 0:
         reporter.info(f"{unannotated} images without objects are left out.")
@@ -107,7 +110,7 @@ def convert(
     problems: list[str] = []
     without_pixels: list[str] = []
     objects = 0
-    with atomic_folder(out) as folder, _writing(out):
+    with atomic_folder(out, overwrite) as folder, _writing(out):
         writer = TARGETS[target](folder, names, numbered, lossy)
         with reporter.task(f"Writing {target}", len(source), "images") as task:
             for index in range(len(source)):
@@ -153,22 +156,34 @@ def convert(
     )
 
 
-def _require_free(out: Path, config: SetConfig, root: Path) -> None:
+def _require_free(out: Path, config: SetConfig, root: Path, overwrite: bool) -> None:
     """A UsageError where ``out`` could not be put in its place at the end, or would change the set it is made from."""
     problem = ""
     with _writing(out):
         whole = out.resolve()
         if out.is_symlink():
             problem = f"{out} is a symbolic link."
-        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-            problem = f"{out} exists and is not an empty folder."
+        elif out.exists() and (taken := _why_taken(out, overwrite)):
+            problem = taken
         elif out.name in ("", "..") or whole == Path.cwd():
             problem = f"{out} is the working folder, or has no name of its own."
         for path in (root / value for _, value in config if isinstance(value, Path)):
-            if not problem and path.resolve() in (whole, *whole.parents):
+            read = path.resolve()
+            if not problem and read in (whole, *whole.parents):
                 problem = f"{out} lies in {path}, a folder of the set to convert."
+            elif not problem and whole in read.parents:
+                problem = f"{path}, of the set to convert, lies in {out}."
     if problem:
-        raise UsageError(problem, "Choose another folder with --out.")
+        raise UsageError(problem, "Choose another folder with --out; --overwrite replaces an earlier conversion.")
+
+
+def _why_taken(out: Path, overwrite: bool) -> str:
+    """What keeps a conversion out of ``out``, which exists; empty if nothing does."""
+    found = sorted(path.name for path in out.iterdir()) if out.is_dir() else None
+    if overwrite and found is not None:
+        foreign = [name for name in found if name not in WRITTEN]
+        return f"{out} holds {foreign[0]}, which no conversion wrote." if foreign else ""
+    return "" if found == [] else f"{out} exists and is not an empty folder."
 
 
 @contextmanager

@@ -28,6 +28,8 @@ from mobilesam_core.ops.rle import encode_rle
 TargetName = Literal["coco", "sa1b", "yolo", "labelme", "per_instance", "instances"]
 
 IMAGES = Path("images")
+WRITTEN = ("images", "masks", "labels", "annotations.json")
+"""All that any of the formats writes into its folder."""
 _LAST_CLASS = 65535  # of 16-bit masks; more lines would make no list of names
 
 

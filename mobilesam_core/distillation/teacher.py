@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mobilesam_core.checkpoints.loading import open_checkpoint, resolve_checkpoint
+from mobilesam_core.checkpoints.loading import resolve_checkpoint
 from mobilesam_core.config.distill import TeacherConfig
 from mobilesam_core.config.precision import Precision
 from mobilesam_core.data.batch import Batch
@@ -23,7 +23,7 @@ from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.layout import channels_first
 from mobilesam_core.progress import Reporter
 from mobilesam_core.prompts.tensors import PromptTensors
-from mobilesam_core.runtime.torch_runtime import TorchRuntime
+from mobilesam_core.runtime.torch_runtime import TorchRuntime, open_torch
 
 
 def open_teacher(
@@ -43,9 +43,9 @@ def open_teacher(
     """
     path = resolve_checkpoint(checkpoint, model_name or "vit_t", reporter)
     _require_memory(path)
-    opened = open_checkpoint(path, model_name, reporter, image_size)
-    opened.model.to(device).to(memory_format=torch.channels_last)
-    return TorchRuntime(opened.model, opened.path, opened.sha256, precision)
+    return open_torch(
+        path, device, model_name=model_name, image_size=image_size, precision=precision, reporter=reporter
+    )
 
 
 class Teacher:

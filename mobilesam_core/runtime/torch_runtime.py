@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.config.precision import Precision
 from mobilesam_core.models.sam import Sam
@@ -18,6 +19,7 @@ from mobilesam_core.models.shared_decoder import Answers, SharedImageDecoder
 from mobilesam_core.ops.frame import Frame, resize_image
 from mobilesam_core.ops.resize import restore_masks, to_tensor
 from mobilesam_core.ops.upscale import MaskUpscaler, Measured, interpolation
+from mobilesam_core.progress import Reporter
 from mobilesam_core.prompts.tensors import PromptTensors, prompt_tensors
 from mobilesam_core.prompts.types import PAD, POSITIVE, Prompt
 from mobilesam_core.runtime.protocol import Decoded, EncodedImage, points_at_once
@@ -30,6 +32,22 @@ _CPU_BUDGET, _ACCELERATOR_BUDGET = 2**29, 2**32
 _CPU_CHUNK, _ACCELERATOR_CHUNK = 2**24, 2**28
 # Bytes of full-resolution logits.
 _ACCELERATOR_LOGITS = 2**30
+
+
+def open_torch(
+    checkpoint: str | Path,
+    device: torch.device,
+    *,
+    model_name: str | None = None,
+    image_size: int | None = None,
+    precision: Precision = "32",
+    reporter: Reporter | None = None,
+) -> TorchRuntime:
+    """A checkpoint's model on ``device``; other arguments and errors are those of
+    :func:`~mobilesam_core.checkpoints.loading.open_checkpoint`."""
+    opened = open_checkpoint(checkpoint, model_name, reporter, image_size)
+    opened.model.to(device).to(memory_format=torch.channels_last)
+    return TorchRuntime(opened.model, opened.path, opened.sha256, precision, opened.amg_thresholds)
 
 
 class TorchRuntime:

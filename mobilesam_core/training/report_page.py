@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from mobilesam_core.config.train import TrainConfig
-from mobilesam_core.data.reading import read_image
 from mobilesam_core.evaluation.calibration import BIAS_LIMIT, Calibration, bias_warning
 from mobilesam_core.evaluation.thresholds import MARGIN, POINTS_PER_SIDE
 from mobilesam_core.evaluation.types import PROMPT_KINDS, PromptKind
-from mobilesam_core.training.charts import Series, line_chart, reliability_diagram
+from mobilesam_core.pages.charts import Series, line_chart, reliability_diagram
+from mobilesam_core.pages.markup import Markup, element, join
+from mobilesam_core.pages.parts import page, picture, section, table, tile
 from mobilesam_core.training.details import Details
 from mobilesam_core.training.history import History, Record
-from mobilesam_core.training.markup import Markup, element, join
-from mobilesam_core.training.report_style import STYLE
 from mobilesam_core.training.validation import harm_warning, score
 
 _BEST_EPOCHS = 5
-_PICTURE_WIDTH = 1200
 # What a line of the log says besides losses.
 _NO_LOSSES = {"iou", "grad_norm", "lr", "images_per_s", "objects_per_s", "memory_mb"}
 _PROMPTS: dict[PromptKind, str] = {"box": "box", "point": "one point", "clicks": "clicks"}
@@ -101,37 +95,20 @@ def render(report: Report) -> str:
     Raises:
         DataError: a picture cannot be read.
     """
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-        ),
-        element("title", f"{report.name}: training report"),
-        element("style", STYLE),
-    )
-    body = element(
-        "body",
+    return page(
+        f"{report.name}: training report",
         element("header", element("h1", report.name), element("p", _summary(report))),
         *(element("p", warning, class_="warning") for warning in report.warnings),
         _headlines(report),
-        _section("Curves", _curves(report.history)),
-        _section(f"Best epochs, by {_label(report.config.train.validation.metric)}", _best_epochs(report)),
-        _section("Before and after", *_before_and_after(report)),
-        _section("Worst objects", *_worst(report)),
-        _section("Can its own scores be trusted?", *_calibration(report)),
-        _section("Everything, without prompts", *_everything(report.history)),
-        _section("Config", element("pre", report.config_text)),
-        _section("Environment", _environment(report.environment)),
+        section("Curves", _curves(report.history)),
+        section(f"Best epochs, by {_label(report.config.train.validation.metric)}", _best_epochs(report)),
+        section("Before and after", *_before_and_after(report)),
+        section("Worst objects", *_worst(report)),
+        section("Can its own scores be trusted?", *_calibration(report)),
+        section("Everything, without prompts", *_everything(report.history)),
+        section("Config", element("pre", report.config_text)),
+        section("Environment", _environment(report.environment)),
     )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _section(title: str, *content: str) -> Markup:
-    return element("section", element("h2", title), *content) if any(content) else Markup("")
 
 
 def _label(name: str) -> str:
@@ -158,9 +135,9 @@ def _headlines(report: Report) -> Markup:
     start, best = report.start, report.best
     if start is None or best is None:
         totals = [record.values["total"] for record in report.history.train if "total" in record.values]
-        return element("div", _tile("training loss", totals[0], totals[-1], -1), class_="tiles") if totals else join()
+        return element("div", tile("training loss", totals[0], totals[-1], -1), class_="tiles") if totals else join()
     tiles = [
-        _tile(_label(name), start.values.get(name) if start is not best else None, best.values[name],
+        tile(_label(name), start.values.get(name) if start is not best else None, best.values[name],
               -1 if name == "loss" else 1)
         for name in _HEADLINES
         if name in best.values
@@ -170,19 +147,6 @@ def _headlines(report: Report) -> Markup:
     if "box_agreement" in best.values:
         compared += "; agreement: IoU with the teacher's masks"
     return join(element("div", *tiles, class_="tiles"), element("p", compared, class_="note"))
-
-
-def _tile(label: str, before: float | None, after: float, better: int) -> Markup:
-    """better: 1 where more is better, else -1."""
-    change = Markup("")
-    if before is not None:
-        kind = "good" if (after - before) * better > 0 else "bad"
-        change = join(
-            element("span", f"{before:.3f} → ", class_="before"),
-            element("strong", f"{after:.3f}"),
-            element("span", f"{after - before:+.3f}", class_=f"change {kind if after != before else ''}"),
-        )
-    return element("div", element("h3", label), change or element("strong", f"{after:.3f}"), class_="tile")
 
 
 def _curves(history: History) -> Markup:
@@ -213,7 +177,7 @@ def _best_epochs(report: Report) -> Markup:
         rows.append(report.history.before)
     names = [name for name in _LABELS if name in rows[0].values]
     cells = [[str(r.epoch or "start"), str(r.step), *(_three_digits(r.values.get(n)) for n in names)] for r in rows]
-    return _table(["epoch", "step", *map(_label, names)], cells)
+    return table(["epoch", "step", *map(_label, names)], cells)
 
 
 def _before_and_after(report: Report) -> list[Markup]:
@@ -226,8 +190,8 @@ def _before_and_after(report: Report) -> list[Markup]:
     pictures = [
         element(
             "div",
-            *([_figure(each.before, before)] if each.before else []),
-            _figure(each.after, f"Epoch {report.best.epoch}"),
+            *([picture(each.before, before)] if each.before else []),
+            picture(each.after, f"Epoch {report.best.epoch}"),
             class_="pair",
         )
         for each in report.comparisons
@@ -242,7 +206,7 @@ def _worst(report: Report) -> list[Markup]:
     parts = []
     for kind, worst in report.details.worst.items():
         pictures = [
-            _figure(
+            picture(
                 folder / Path(each.picture).name,
                 f"{each.image}, object {each.object}: IoU {each.iou:.3f}, predicted {each.predicted_iou:.3f}",
             )
@@ -266,7 +230,7 @@ def _calibration(report: Report) -> list[Markup]:
         f"a warning is given beyond {BIAS_LIMIT:g}."
     )
     figures = [[label, str(each.objects), f"{each.ece:.3f}", f"{each.bias:+.3f}"] for label, each in found]
-    tables = [_table(["prompt", "objects", "ECE", "bias"], figures), _bins(found)]
+    tables = [table(["prompt", "objects", "ECE", "bias"], figures), _bins(found)]
     diagram = reliability_diagram("True IoU over predicted IoU", found)
     return [
         element("p", note, class_="note"),
@@ -281,7 +245,7 @@ def _bins(calibrations: Sequence[tuple[str, Calibration]]) -> Markup:
         head += [f"{label}: objects", "predicted", "true"]
         for row, each in zip(rows, calibration.bins, strict=True):
             row += [str(each.objects), _three_digits(each.predicted), _three_digits(each.iou)]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _everything(history: History) -> list[Markup]:
@@ -302,7 +266,7 @@ def _everything(history: History) -> list[Markup]:
          _three_digits(each.found_70), f"{each.masks_per_image:.1f}", _three_digits(each.f2)]
         for name, each in [("saved", choice.best), ("usual", choice.usual)][: 1 if same else 2]
     ]  # fmt: skip
-    return [element("p", note, class_="note"), _table(head, rows)]
+    return [element("p", note, class_="note"), table(head, rows)]
 
 
 def _three_digits(value: float | None) -> str:
@@ -311,23 +275,4 @@ def _three_digits(value: float | None) -> str:
 
 def _environment(environment: Mapping[str, Any]) -> Markup:
     rows = [[name, value if isinstance(value, str) else json.dumps(value)] for name, value in environment.items()]
-    return _table([], rows) if rows else Markup("")
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    titles = [element("tr", *(element("th", each) for each in head))] if head else []
-    lines = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
-    # A box of its own scrolls where a table is wider than the page.
-    return element("div", element("table", *titles, *lines, class_="" if head else "facts"), class_="scroll")
-
-
-def _figure(path: Path, caption: str) -> Markup:
-    return element("figure", element("img", src=_data_uri(path), alt=caption), element("figcaption", caption))
-
-
-def _data_uri(path: Path) -> str:
-    picture = Image.fromarray(read_image(path, 3))
-    picture.thumbnail((_PICTURE_WIDTH, _PICTURE_WIDTH))
-    data = io.BytesIO()
-    picture.save(data, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return table([], rows) if rows else Markup("")

@@ -33,6 +33,7 @@ HEAVY = ("torch", "torchvision", "timm", "cv2", "onnx", "onnxruntime", "numpy", 
     "command",
     [
         [],
+        ["demo"],
         ["train"],
         ["eval"],
         ["predict"],

@@ -84,7 +84,7 @@ DOMAINS: Mapping[ShapesDomain, Domain] = {
     "large": Domain(
         ("blob", "polygon", "spindle", "ellipse"), count=(1, 3), radius=(0.35, 0.8), marked=0.5, textured=0.6
     ),
-    # The last two are kept for trials. The start weights never saw these outlines, nor their chequered paint.
+    # The last three are kept for trials. The start weights never saw these outlines, nor their chequered paint.
     "symbols": Domain(
         ("star", "cross", "crescent", "gear"),
         count=(3, 16),
@@ -106,5 +106,19 @@ DOMAINS: Mapping[ShapesDomain, Domain] = {
         contrast=(15, 45),
         textured=0.3,
         texture=(4, 12),
+    ),
+    # Nor these outlines, weaves and rings, nor that an inlay belongs to its tool: thin things across one another.
+    "tools": Domain(
+        ("spanner", "fork", "hook", "rule"),
+        count=(3, 8),
+        radius=(0.28, 0.45),
+        spread=0.7,
+        alike=0.0,
+        marked=0.9,
+        marking=(70, 150),
+        contrast=(40, 120),
+        textured=0.6,
+        texture=(6, 20),
+        patterns=("weave", "rings"),
     ),
 }

@@ -89,6 +89,56 @@ def _gear(rng: np.random.Generator, n: int) -> np.ndarray:
     return _polar(place * (_TURN / 4) / teeth, radii)
 
 
+def _spanner(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A shaft with a round end, and a head with open jaws."""
+    shaft, end, head = rng.uniform(0.06, 0.1, (n, 1)), rng.uniform(0.13, 0.17, (n, 1)), rng.uniform(0.2, 0.26, (n, 1))
+    jaw = head * rng.uniform(0.4, 0.6, (n, 1))
+    share = np.linspace(0, 1, 10)
+
+    def arc(middle: np.ndarray, radius: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        angles = first + (last - first) * share
+        return np.stack([middle + radius * np.cos(angles), radius * np.sin(angles)], axis=-1)
+
+    tail = arc(end - 0.95, end, np.full_like(end, np.pi), np.arcsin(shaft / end))
+    mouth = arc(0.95 - head, head, np.pi - np.arcsin(shaft / head), np.arcsin(jaw / head))
+    gullet = np.stack([0.95 - head - 0.3 * jaw, jaw], axis=-1)
+    upper = np.concatenate([tail, mouth, gullet], axis=1)
+    return np.concatenate([upper, upper[:, ::-1] * (1, -1)], axis=1)
+
+
+def _fork(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A handle and three prongs."""
+    handle, prong, gap = rng.uniform(0.06, 0.1, n), rng.uniform(0.045, 0.065, n), rng.uniform(0.07, 0.1, n)
+    neck, half = rng.uniform(0.1, 0.35, n), 3 * prong + 2 * gap  # of all prongs together
+    tip, inner = np.full(n, 0.9), half - 2 * prong
+    upper = [(-tip, handle), (neck - 0.15, handle), (neck, half), (tip, half), (tip, inner), (neck + 0.1, inner),
+             (neck + 0.1, prong), (tip, prong)]  # fmt: skip
+    points = np.stack([np.stack(point, axis=-1) for point in upper], axis=1)
+    return np.concatenate([points, points[:, ::-1] * (1, -1)], axis=1)
+
+
+def _hook(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A cane: a straight shaft of even width that bends back at one end."""
+    radius, width = rng.uniform(0.22, 0.32, (n, 1)), rng.uniform(0.06, 0.1, (n, 1))
+    angles = np.linspace(-np.pi / 2, 1, 20) * np.ones((n, 1)) * rng.uniform(0.85, 1.3, (n, 1))
+    angles = angles - angles[:, :1] - np.pi / 2  # from the shaft's end, downwards
+    bow = 0.6 - radius
+
+    def side(offset: np.ndarray) -> np.ndarray:
+        bent = np.stack([bow + (radius + offset) * np.cos(angles), (radius + offset) * np.sin(angles)], axis=-1)
+        start = np.stack([np.full((n, 1), -0.9), -radius - offset], axis=-1)
+        return np.concatenate([start, bent], axis=1)
+
+    return np.concatenate([side(width), side(-width)[:, ::-1]], axis=1)
+
+
+def _rule(rng: np.random.Generator, n: int) -> np.ndarray:
+    """A folding rule: a zigzag of four limbs."""
+    x = np.linspace(-0.85, 0.85, 5)
+    y = np.array([-1, 1, -1, 1, -1]) * rng.uniform(0.12, 0.4, (n, 1)) * rng.uniform(0.7, 1, (n, 5))
+    return _strip(x, y, rng.uniform(0.08, 0.13, (n, 1)))
+
+
 def _bend(rng: np.random.Generator, n: int, along: np.ndarray) -> np.ndarray:
     return rng.uniform(-0.6, 0.6, (n, 1)) * (along**2 - 0.5) + rng.uniform(-0.3, 0.3, (n, 1)) * along**3
 
@@ -115,4 +165,8 @@ OUTLINES: Mapping[str, Outline] = {
     "cross": _cross,
     "crescent": _crescent,
     "gear": _gear,
+    "spanner": _spanner,
+    "fork": _fork,
+    "hook": _hook,
+    "rule": _rule,
 }

@@ -144,6 +144,18 @@ def _checks(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.sign(x * y)
 
 
+def _weave(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Strands that run across in every other square, as in a basket."""
+    x, y = _waves(rng, size)
+    return np.where(x * y > 0, np.abs(x), np.abs(y)) * np.float32(4) - np.float32(2.5)
+
+
+def _rings(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Circles about a point anywhere in the image."""
+    x, y = (np.arange(size, dtype=np.float32) - np.float32(middle) for middle in rng.uniform(0, size, 2))
+    return np.sin(np.hypot(x, y[:, None]) * np.float32(2 * np.pi / rng.uniform(6, 20))) * np.float32(1.4)
+
+
 def _waves(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Sines along two perpendicular directions."""
     frequency, angle = 2 * np.pi / rng.uniform(6, 24), rng.uniform(0, 2 * np.pi)
@@ -156,6 +168,8 @@ PATTERNS: Mapping[str, Callable[[np.random.Generator, int], np.ndarray]] = {
     "stripes": _stripes,
     "dots": _dots,
     "checks": _checks,
+    "weave": _weave,
+    "rings": _rings,
 }
 
 

@@ -272,6 +272,26 @@ def test_where_it_may_be_written(tmp_path: Path) -> None:
     assert_same(convert(config, tmp_path, "coco", tmp_path / "new/deep"), [masks()])
 
 
+def test_an_earlier_conversion_can_be_replaced_and_nothing_else(tmp_path: Path) -> None:
+    config = write_coco(tmp_path, {"a.png": masks(), "b.png": masks()})
+    out = tmp_path / "out"
+    convert(config, tmp_path, "yolo", out)
+    assert_same(convert(config, tmp_path, "coco", out, overwrite=True), [masks(), masks()])
+    assert sorted(path.name for path in out.iterdir()) == ["annotations.json", "images"]
+    there = sorted(tmp_path.rglob("*"))
+    (out / "mine.txt").touch()
+    with pytest.raises(UsageError, match=r"holds mine\.txt, which no conversion wrote"):
+        convert(config, tmp_path, "coco", out, overwrite=True)
+    (out / "mine.txt").unlink()
+    with pytest.raises(UsageError, match="images, of the set to convert, lies in"):
+        convert(CocoConfig(format="coco", images=Path("images"), annotations=Path("annotations.json")), out, "yolo",
+                out, overwrite=True)  # fmt: skip
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(DataError):
+        convert(config, tmp_path, "coco", out, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == there, "what failed must not take the place of what was there"
+
+
 def test_where_it_could_not_be_put_is_said_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

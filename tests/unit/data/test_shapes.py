@@ -27,13 +27,14 @@ def _samples(domain: ShapesDomain, count: int = 40, size: int = 256) -> list[Sam
     return [source[index] for index in range(count)]
 
 
-def test_every_domain_has_a_name_and_two_are_held_out() -> None:
+def test_every_domain_has_a_name_and_three_are_held_out() -> None:
     assert set(DOMAINS) == set(typing.get_args(ShapesDomain))
-    assert set(DOMAINS) - set(TRAINED_DOMAINS) == set(HELD_OUT_DOMAINS) == {"symbols", "cells"}
+    assert set(DOMAINS) - set(TRAINED_DOMAINS) == set(HELD_OUT_DOMAINS) == {"symbols", "cells", "tools"}
     assert set(ShapesConfig(format="shapes").domains) == set(TRAINED_DOMAINS)
     seen = {outline for name in TRAINED_DOMAINS for outline in DOMAINS[name].outlines}
     painted = {pattern for name in TRAINED_DOMAINS for pattern in DOMAINS[name].patterns}
-    assert not seen & set(DOMAINS["symbols"].outlines) and not painted & set(DOMAINS["symbols"].patterns)
+    for name in ("symbols", "tools"):
+        assert not seen & set(DOMAINS[name].outlines) and not painted & set(DOMAINS[name].patterns)
 
 
 def test_an_image_depends_on_seed_domains_and_index_alone() -> None:
@@ -92,6 +93,7 @@ DRAWN: dict[ShapesDomain, list[int]] = {
     "symbols": [8, 5, 6, 3, 5],
     "texture": [3, 2, 3, 1, 2],
     "thin": [6, 4, 5, 2, 4],
+    "tools": [5, 4, 5, 3, 4],
 }
 
 

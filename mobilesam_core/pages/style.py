@@ -1,8 +1,8 @@
-"""How the report looks, by day and by night."""
+"""How a page looks, by day and by night."""
 
 from __future__ import annotations
 
-from mobilesam_core.training.markup import Markup
+from mobilesam_core.pages.markup import Markup
 
 _LIGHT = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#dc2626", "#0891b2", "#be185d", "#4d7c0f")
 _DARK = ("#60a5fa", "#fbbf24", "#34d399", "#a78bfa", "#f87171", "#22d3ee", "#f472b6", "#a3e635")

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 
 from mobilesam_core.evaluation.calibration import calibrate
-from mobilesam_core.training.charts import Series, line_chart, nice_ticks, reliability_diagram
-from mobilesam_core.training.markup import Markup, element, join
+from mobilesam_core.pages.charts import Series, line_chart, nice_ticks, reliability_diagram
+from mobilesam_core.pages.markup import Markup, element, join
 
 
 def heights(figure: str) -> list[float]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobilesam_core.evaluation.calibration import Calibration
-from mobilesam_core.training.markup import Markup, element, join
+from mobilesam_core.pages.markup import Markup, element, join
 
 _COLORS = 8
 _WIDTH, _HEIGHT = 440, 250

@@ -1,0 +1,1 @@
+"""All of the toolkit on one page: ``mobilesam demo``."""
