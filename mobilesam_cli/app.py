@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from mobilesam_cli.commands.amg import amg
+from mobilesam_cli.commands.app import app as serve
 from mobilesam_cli.commands.config import config
 from mobilesam_cli.commands.data import data
 from mobilesam_cli.commands.demo import demo
@@ -61,6 +62,7 @@ app.command("report")(report)
 app.command("eval")(evaluate)
 app.command("predict")(predict)
 app.command("amg")(amg)
+app.command("app")(serve)
 app.command("embed")(embed)
 app.add_typer(distill, name="distill")
 app.add_typer(export, name="export")

@@ -83,7 +83,7 @@ class JsonFormat(Format):
         self._sa1b = sa1b
 
     def write(self, found: ImageMasks) -> None:
-        annotations = [_annotation(each) for each in found.masks]
+        annotations = [mask_record(each) for each in found.masks]
         document: Any = annotations
         if self._sa1b:
             numbered = [{"id": number} | each for number, each in enumerate(annotations, 1)]
@@ -99,7 +99,7 @@ class CocoFormat(Format):
     """
 
     def write(self, found: ImageMasks) -> None:
-        document = {"image": _image(found), "annotations": [_annotation(each) for each in found.masks]}
+        document = {"image": _image(found), "annotations": [mask_record(each) for each in found.masks]}
         _write_json(self._part(found.image), document)
 
     def finish(self, numbered: Sequence[tuple[int, ImageFile]], shard: Shard) -> Path:
@@ -136,13 +136,7 @@ class LabelsFormat(Format):
     """``<name>.png``: a 16-bit image of ids, 0 where there is no mask; smaller masks lie on larger ones."""
 
     def write(self, found: ImageMasks) -> None:
-        if len(found.masks) > np.iinfo(np.uint16).max:
-            raise DataError(
-                f"{found.image.path} has {len(found.masks)} masks, more than there are 16-bit ids.", "Use --max-masks."
-            )
-        labels = np.zeros((found.height, found.width), np.uint16)
-        for number, each in sorted(enumerate(found.masks, 1), key=lambda pair: -pair[1].area):
-            labels[decode_rle(each.rle)] = number
+        labels = label_map(found.masks, found.height, found.width)
         with atomic_path(self.folder / f"{found.image.name}.png") as temporary:
             Image.fromarray(labels).save(temporary, format="PNG")
 
@@ -175,8 +169,22 @@ def _image(found: ImageMasks) -> dict[str, Any]:
     return {"file_name": file_name.as_posix(), "width": found.width, "height": found.height}
 
 
-def _annotation(found: FoundMask) -> dict[str, Any]:
-    """Boxes as COCO has them, ``[x, y, width, height]`` with the last pixel inside."""
+def label_map(masks: Sequence[FoundMask], height: int, width: int) -> np.ndarray:
+    """``(H, W)`` uint16 ids, 0 where there is no mask; smaller masks lie on larger ones.
+
+    Raises:
+        DataError: there are more masks than ids.
+    """
+    if len(masks) > np.iinfo(np.uint16).max:
+        raise DataError(f"{len(masks)} masks are more than there are 16-bit ids.", "Use --max-masks.")
+    labels = np.zeros((height, width), np.uint16)
+    for number, each in sorted(enumerate(masks, 1), key=lambda pair: -pair[1].area):
+        labels[decode_rle(each.rle)] = number
+    return labels
+
+
+def mask_record(found: FoundMask) -> dict[str, Any]:
+    """What is written of a mask. Boxes as COCO has them, ``[x, y, width, height]`` with the last pixel inside."""
     x1, y1, x2, y2 = found.box
     left, top, right, bottom = found.crop.box
     return {
@@ -191,6 +199,6 @@ def _annotation(found: FoundMask) -> dict[str, Any]:
 
 
 def _row(number: int, found: FoundMask) -> tuple[Any, ...]:
-    record = _annotation(found)
+    record = mask_record(found)
     scores = (record["predicted_iou"], record["stability_score"])
     return (number, record["area"], *record["bbox"], *record["point_coords"][0], *scores, *record["crop_box"])

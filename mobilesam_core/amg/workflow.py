@@ -112,7 +112,7 @@ def generate_masks(
         nonlocal masks
         overlay = options.out / f"{image.name}_overlay.png"
         if found.pixels is not None:
-            _draw_overlay(overlay, found.pixels, found.masks.masks)
+            write_png(overlay, draw_found(found.pixels, found.masks.masks))
         else:
             overlay.unlink(missing_ok=True)  # of an earlier run
         form.write(found.masks)
@@ -129,10 +129,7 @@ def generate_masks(
     failures = run_job(job, due, failures_file, "Finding masks", reporter, raise_first=len(images) == 1)
     seconds = time.perf_counter() - start
     if due and not masks and len(failures) < len(due):
-        reporter.warning(
-            f"No mask passed the thresholds ({_thresholds(settings)}). The defaults suit the official weights; for "
-            "others lower both, for nano to 0.7 and 0.8 or less."
-        )
+        reporter.warning(nothing_found(settings))
     written = form.finish([(number, image) for number, image in numbered if ledger.holds(image)], options.shard)
     return AmgResult(
         images=len(due) - len(failures),
@@ -178,6 +175,14 @@ def find_masks(
     """
     found = [each for each in generator.find(image, encoded) if each.area >= max(1, settings.min_area)]
     return tuple(sorted(found, key=lambda each: -each.predicted_iou)[: settings.max_masks])
+
+
+def nothing_found(settings: AmgConfig) -> str:
+    """What to tell a user whose images gave no mask at all."""
+    return (
+        f"No mask passed the thresholds ({_thresholds(settings)}). The defaults suit the official weights; for "
+        "others lower both, for nano to 0.7 and 0.8 or less."
+    )
 
 
 @dataclass(frozen=True)
@@ -226,11 +231,12 @@ def _clear_leftovers(out: Path, images: Sequence[ImageFile]) -> None:
         remove_leftovers(folder, stems)
 
 
-def _draw_overlay(path: Path, pixels: np.ndarray, masks: Sequence[FoundMask]) -> None:
+def draw_found(pixels: np.ndarray, masks: Sequence[FoundMask]) -> np.ndarray:
+    """A picture of an image with all of its masks, smaller ones on larger ones."""
     canvas = new_canvas(pixels)
     width = line_width(canvas)
     for number, each in sorted(enumerate(masks), key=lambda pair: -pair[1].area):
         mask = decode_rle(each.rle)
         fill_mask(canvas, mask, distinct_color(number))
         outline_mask(canvas, mask, distinct_color(number), width)
-    write_png(path, canvas)
+    return canvas

@@ -41,6 +41,7 @@ NEEDED = (
     Package("typer"),
 )
 EXTRAS = (
+    Extra("app", ("gradio",), "mobilesam app"),
     Extra("openvino", ("openvino", "nncf"), "mobilesam quantize --backend openvino, --providers OpenVINO, .xml files"),
     Extra("tracking", ("tensorboard",), "the tensorboard/ folder of mobilesam train"),
     Extra("wandb", ("wandb",), "train.loggers: [wandb]"),

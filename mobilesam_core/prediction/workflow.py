@@ -151,9 +151,10 @@ def _predict_image(
         path = folder / f"{found.object}{suffix}.png"
         write_png(path, found.mask)
         wanted = request.objects[found.object]
-        records.append(_record(found, wanted, path.relative_to(options.out), runtime))
+        file = path.relative_to(options.out).as_posix()
+        records.append(mask_record(found, wanted, runtime) | {"file": file})
         if canvas is not None and found.best:
-            _draw(canvas, found, wanted)
+            draw_prediction(canvas, found, wanted)
     _remove_stale(folder, {Path(record["file"]).name for record in records})
     if canvas is not None:
         write_png(overlay_path, canvas)
@@ -163,7 +164,8 @@ def _predict_image(
     return ImageResult(request.image, json_path, overlay_path if options.overlay else None, tuple(records))
 
 
-def _record(found: MaskPrediction, wanted: ObjectRequest, file: Path, runtime: Runtime) -> dict[str, Any]:
+def mask_record(found: MaskPrediction, wanted: ObjectRequest, runtime: Runtime) -> dict[str, Any]:
+    """What is written of a mask: COCO RLE, box and area, score, what was asked, and of what model."""
     x1, y1, x2, y2 = (int(edge) for edge in mask_box(found.mask))
     return {
         "segmentation": encode_rle(found.mask),
@@ -172,7 +174,6 @@ def _record(found: MaskPrediction, wanted: ObjectRequest, file: Path, runtime: R
         "predicted_iou": round(found.predicted_iou, 6),
         "object": found.object,
         "candidate": found.candidate,
-        "file": file.as_posix(),
         "prompts": {
             "points": [list(point) for point in wanted.points],
             "labels": list(wanted.labels),
@@ -185,7 +186,8 @@ def _record(found: MaskPrediction, wanted: ObjectRequest, file: Path, runtime: R
     }
 
 
-def _draw(canvas: np.ndarray, found: MaskPrediction, wanted: ObjectRequest) -> None:
+def draw_prediction(canvas: np.ndarray, found: MaskPrediction, wanted: ObjectRequest) -> None:
+    """Draw a mask and its prompts in the colour of its object."""
     color, width = distinct_color(found.object), line_width(canvas)
     fill_mask(canvas, found.mask, color)
     outline_mask(canvas, found.mask, color, width)

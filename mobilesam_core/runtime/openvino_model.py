@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class OpenVinoModel:
                 "Make or copy it again; an .xml needs its .bin beside it.",
             ) from error
         self._request = compiled.create_infer_request()
+        self._turn = Lock()  # a request computes for one thread at a time
         self._inputs = {each.get_any_name(): each for each in model.inputs}
         self._outputs = [each.get_any_name() for each in model.outputs]
         self.facts = ModelFacts.from_metadata(_metadata(path, model), str(path))
@@ -63,9 +65,10 @@ class OpenVinoModel:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs, by name."""
-        found = self._request.infer(dict(inputs))
-        # The arrays of a request are overwritten by its next run.
-        return {name: np.array(value) for name, value in zip(self._outputs, found.values(), strict=True)}
+        with self._turn:
+            found = self._request.infer(dict(inputs))
+            # The arrays of a request are overwritten by its next run.
+            return {name: np.array(value) for name, value in zip(self._outputs, found.values(), strict=True)}
 
 
 def import_openvino() -> Any:

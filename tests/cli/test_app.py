@@ -26,7 +26,19 @@ def run(*arguments: str, cwd: Path | None = None, timeout: float = 300, **env: s
     )
 
 
-HEAVY = ("torch", "torchvision", "timm", "cv2", "onnx", "onnxruntime", "numpy", "PIL", "yaml", "faster_coco_eval")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "cv2",
+    "onnx",
+    "onnxruntime",
+    "numpy",
+    "PIL",
+    "yaml",
+    "faster_coco_eval",
+    "gradio",
+)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +49,7 @@ HEAVY = ("torch", "torchvision", "timm", "cv2", "onnx", "onnxruntime", "numpy", 
         ["train"],
         ["eval"],
         ["predict"],
+        ["app"],
         ["data", "convert"],
         ["data", "check"],
         ["config", "init"],

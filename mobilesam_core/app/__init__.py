@@ -1,0 +1,1 @@
+"""``mobilesam app``: a page to segment images with clicks and boxes."""
