@@ -19,6 +19,7 @@ from mobilesam_core.checkpoints.keys import to_official
 from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.config.train import TrainConfig
 from mobilesam_core.errors import CheckpointError, DataError, Interrupted, TrainingError, UsageError
+from mobilesam_core.interrupt import StopRequest
 from mobilesam_core.progress import NullReporter
 from mobilesam_core.training import loop
 from mobilesam_core.training.workflow import train
@@ -360,11 +361,9 @@ def test_figures_of_the_start_weights_survive_an_interruption(
         else:
             real = loop.validate
 
-            def stopped(run: Any, source: Any, epoch: int, check_stop: Any) -> Any:
-                result = real(run, source, epoch, check_stop)
+            def stopped(run: Any, source: Any, epoch: int, stop: StopRequest) -> Any:
                 os.kill(os.getpid(), signal.SIGINT)
-                check_stop()
-                return result
+                return real(run, source, epoch, stop)
 
             patch.setattr(loop, "validate", stopped)
         train(make_config(from_weights, "train.run=parts"))
