@@ -13,8 +13,9 @@ mask too many can be dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,12 @@ from mobilesam_core.amg.candidates import best_of_each
 from mobilesam_core.amg.generator import FoundMask
 from mobilesam_core.amg.workflow import build_generator, find_masks
 from mobilesam_core.config.amg import AmgConfig, AmgThresholds
-from mobilesam_core.data.sample import BadFile, SampleSource
+from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.evaluation.everything import FOUND_AT, object_rles
 from mobilesam_core.evaluation.scoring import read_sample, spread
-from mobilesam_core.ops.rle import rle_ious
+from mobilesam_core.ops.frame import Frame, resize_image
+from mobilesam_core.ops.masks import resize_masks
+from mobilesam_core.ops.rle import encode_rle, rle_ious
 from mobilesam_core.progress import Reporter
 from mobilesam_core.runtime.protocol import Runtime
 
@@ -124,8 +127,9 @@ def choose_thresholds(
             read = read_sample(source, index, None, None, failures, reporter)
             if read is not None:
                 sample, chosen, _ = read
-                masks = find_masks(generator, loosest, sample.image)
-                counts += _counts(masks, rle_ious(object_rles(sample, chosen), [each.rle for each in masks]))
+                image, truth = _as_seen(sample, chosen, runtime.image_size)
+                masks = find_masks(generator, loosest, image)
+                counts += _counts(masks, rle_ious(truth, [each.rle for each in masks]))
                 seen, objects = seen + 1, objects + len(chosen)
             task.advance()
     if not objects:
@@ -138,6 +142,19 @@ def choose_thresholds(
     usual = yields[_USUAL.pred_iou_thresh, _USUAL.stability_score_thresh]
     best = max(yields.values(), key=lambda each: each.f2)
     return ThresholdChoice(seen, objects, usual, usual if usual.f2 >= best.f2 - MARGIN else best)
+
+
+def _as_seen(sample: Sample, chosen: Sequence[int], side: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """The image and the RLEs of its objects ``chosen``, no larger than an input of ``side`` pixels.
+
+    A model sees no more of a photograph of 12 megapixels, and to measure hundreds of masks there takes minutes.
+    """
+    height, width = sample.masks.shape
+    frame = Frame.of(height, width, side)
+    if max(height, width) <= side:
+        return sample.image, object_rles(sample, chosen)
+    scaled = (resize_masks(sample.masks.dense([i]), frame.scaled)[0] for i in chosen)
+    return resize_image(sample.image, frame), [encode_rle(mask) for mask in scaled]
 
 
 def _counts(masks: tuple[FoundMask, ...], ious: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from mobilesam_core.data.shapes import ShapesSource
 from mobilesam_core.evaluation import thresholds
 from mobilesam_core.evaluation.everything import evaluate_everything
 from mobilesam_core.evaluation.thresholds import POINTS_PER_SIDE, ThresholdChoice, choose_thresholds
-from mobilesam_core.ops.masks import DenseMasks
+from mobilesam_core.ops.masks import DenseMasks, resize_masks
 from mobilesam_core.ops.rle import encode_rle
 from mobilesam_core.progress import NullReporter
 from mobilesam_core.runtime.torch_runtime import TorchRuntime
@@ -50,13 +52,17 @@ class Drawn:
         return "0.png"
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, objects: int, found: Sequence[Scored]) -> ThresholdChoice | None:
+def choose(
+    monkeypatch: pytest.MonkeyPatch, objects: int, found: Sequence[Scored], image_size: int = SIDE
+) -> ThresholdChoice | None:
     """The choice for masks, predicted IoUs and stabilities that a model is said to have found."""
 
     class Finder:
         def find(self, image: np.ndarray, encoded: None) -> list[FoundMask]:
+            assert image.shape[:2] == (min(SIDE, image_size),) * 2
             masks = []
             for mask, score, stability in found:
+                mask = resize_masks(mask[None], image.shape[:2])[0]
                 rows, columns = np.nonzero(mask)
                 box = (int(columns.min()), int(rows.min()), int(columns.max()), int(rows.max()))
                 whole = Crop((0, 0, SIDE, SIDE), 0)
@@ -64,7 +70,8 @@ def choose(monkeypatch: pytest.MonkeyPatch, objects: int, found: Sequence[Scored
             return masks
 
     monkeypatch.setattr(thresholds, "build_generator", lambda *_: Finder())
-    return choose_thresholds(None, Drawn(objects), 4, NullReporter(), lambda: None)  # type: ignore[arg-type]
+    runtime: Any = SimpleNamespace(image_size=image_size)
+    return choose_thresholds(runtime, Drawn(objects), 4, NullReporter(), lambda: None)
 
 
 def test_thresholds_part_the_objects_from_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +130,8 @@ def test_figures_are_those_of_an_evaluation_with_these_thresholds() -> None:
         summary = evaluate_everything(build_generator(runtime, settings), settings, source).summary
         assert summary.masks_per_image == each.masks_per_image
         assert summary.found == {0.5: each.found_50, 0.7: each.found_70}
+
+
+def test_an_image_is_looked_at_no_larger_than_the_model_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = choose(monkeypatch, 4, [(square(i), 0.9, 0.96) for i in range(4)], image_size=SIDE // 2)
+    assert choice is not None and (choice.usual.found_70, choice.usual.masks_per_image) == (1.0, 4.0)
