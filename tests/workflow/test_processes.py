@@ -113,6 +113,7 @@ def wait_for(run: Path, steps: int) -> None:
     raise AssertionError("the run did not begin")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_another_number_of_processes(start: Start, tmp_path: Path) -> None:
     long = ("--set", "train.epochs=12", "--set", "train.validation.every=12")
     finish(start("--set", "train.run=one", *long))
@@ -136,6 +137,7 @@ def other_process(pid: int) -> int:
     raise AssertionError(f"{pid} has started no process")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("which", ["first", "other"])
 def test_when_a_process_dies_the_others_stop_and_what_was_saved_stands(
