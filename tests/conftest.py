@@ -17,8 +17,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_configure() -> None:
-    # Two threads serve the small tensors of tests best, on any machine.
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # One of several processes of tests has a core; alone, two threads serve the small tensors of tests best.
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session")

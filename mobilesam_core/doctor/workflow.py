@@ -88,8 +88,8 @@ def diagnose(*more: Check) -> Diagnosis:
 def _probe() -> _Probe:
     modules = [each.module for each in NEEDED if each.module and version_of(each.distribution)]
     command = [sys.executable, "-m", "mobilesam_core.doctor.probe", *modules]
-    # Where this process found the package, that one finds it too.
-    paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    # Where this process found the package, that one finds it too; last, since other packages may lie beside it.
+    paths = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(Path(__file__).parents[2])]))
     try:
         ended = subprocess.run(
             command,
