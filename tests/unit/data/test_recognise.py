@@ -223,9 +223,11 @@ def empty_masks(root: Path) -> None:
     ],
 )
 def test_what_cannot_be_told_gets_a_sentence(make: Any, error: type[Exception], part: str, tmp_path: Path) -> None:
-    make(tmp_path)
+    folder = tmp_path / "of/data"  # labels are looked for two folders above, where those of other tests may lie
+    folder.mkdir(parents=True)
+    make(folder)
     with pytest.raises(error) as caught:
-        recognise(tmp_path)
+        recognise(folder)
     assert part in str(caught.value)
 
 
