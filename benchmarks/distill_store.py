@@ -28,8 +28,8 @@ from mobilesam_core.config.prompts import PromptConfig
 from mobilesam_core.data.build import build_source
 from mobilesam_core.data.loader import build_loader
 from mobilesam_core.data.reading import read_image
+from mobilesam_core.data.subset import Subset
 from mobilesam_core.data.training_set import TrainingSet
-from mobilesam_core.data.verify import Subset
 from mobilesam_core.distillation.stored import TeacherFeatures, TeacherStore
 from mobilesam_core.distillation.teacher import LevelExtractor, Teacher, open_teacher
 from mobilesam_core.embedding.workflow import store_features

@@ -55,22 +55,26 @@ def mobilesam(*arguments: str) -> Any:
 def run(config: str, case: str, name: str, seed: int, settings: Sequence[str], out: Path) -> dict[str, Any]:
     """Train, evaluate; or what was found before."""
     folder = out / "finetune" / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    result = folder / "result.json"
+    result, asked = folder / "result.json", {"config": config, "settings": list(settings)}
     if result.exists():
-        return json.loads(result.read_text())
+        found = json.loads(result.read_text())
+        if found["asked"] != asked:
+            raise SystemExit(f"{result} is of other settings: name another --out.")
+        return found["values"]
     sets = (
         *settings,
         *(f"train.output_dir={out}", "train.project=finetune", f"train.run={folder.name}", f"train.seed={seed}"),
-        *("train.threads=1", "train.validation.every=1000", "train.validation.before=false", "data.workers=1"),
+        *("train.threads=1", "train.validation.every=1000", "train.validation.before=false"),
+        *("train.validation.everything=0", "data.workers=1"),
     )
     arguments = [part for each in sets for part in ("--set", each)]
     resume = ["--resume"] if (folder / "state.pt").exists() else []
     trained = mobilesam("train", config, *arguments, *resume)
     prompts = "box,point,clicks" if case == "prompts" else "box,point"
-    (found,) = mobilesam(
+    (evaluated,) = mobilesam(
         "eval", str(folder / "last.safetensors"), "--config", str(folder / "config.yaml"), "--prompts", prompts
     )["checkpoints"]
-    by_prompt = found["prompts"]
+    by_prompt = evaluated["prompts"]
     values = {
         "box": by_prompt["box"]["miou"],
         "point": by_prompt["point"]["miou"],
@@ -84,7 +88,7 @@ def run(config: str, case: str, name: str, seed: int, settings: Sequence[str], o
             "3 clicks": clicks["iou_after"][2],
             "NoC@85": clicks["noc"]["85"],
         }
-    result.write_text(json.dumps(values))
+    result.write_text(json.dumps({"asked": asked, "values": values}))
     return values
 
 

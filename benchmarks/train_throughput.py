@@ -34,8 +34,8 @@ from mobilesam_core.config.prompts import PromptConfig
 from mobilesam_core.data.batch import Batch
 from mobilesam_core.data.build import build_source
 from mobilesam_core.data.loader import build_loader
+from mobilesam_core.data.subset import Subset
 from mobilesam_core.data.training_set import TrainingSet
-from mobilesam_core.data.verify import Subset
 from mobilesam_core.losses.total import SegLoss
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from mobilesam_cli.completion import complete_config
 
 Overrides = Annotated[
     list[str] | None,
@@ -15,6 +17,16 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+DataConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        help="Take the data from a training config.",
+        show_default=False,
+        autocompletion=complete_config,
+    ),
+]
+MaskMode = Literal["binary", "components", "instances", "classes", "per_instance"]
 Images = Annotated[
     list[str] | None,
     typer.Argument(

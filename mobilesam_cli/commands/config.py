@@ -96,6 +96,7 @@ def schema(
         Literal["json", "markdown"],
         typer.Option("--format", help="JSON Schema, for editors; or a reference of every key, for people."),
     ] = "json",
+    overwrite: Overwrite = False,
 ) -> None:
     """Print the JSON Schema of training configs, or a reference of every key with its default and meaning.
 
@@ -113,8 +114,10 @@ def schema(
 
     from mobilesam_core.config.reference import reference
     from mobilesam_core.config.schema import train_schema
-    from mobilesam_core.files import write_text
+    from mobilesam_core.files import require_free, write_text
 
+    if out is not None:
+        require_free(out, overwrite)
     text = reference() if form == "markdown" else dumps(train_schema(), indent=2, ensure_ascii=False) + "\n"
     if out is None:
         print(text, end="")

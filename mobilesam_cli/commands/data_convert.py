@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mobilesam_cli.completion import complete_config
 from mobilesam_cli.data_sets import set_of_config
 from mobilesam_cli.model_options import Overwrite
-from mobilesam_cli.options import Json, Overrides
+from mobilesam_cli.options import DataConfig, Json, MaskMode, Overrides
 from mobilesam_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 Source = Literal["folder", "coco", "sa1b", "yolo", "labelme"]
 Target = Literal["coco", "sa1b", "yolo", "labelme", "per_instance", "instances"]
-MaskMode = Literal["binary", "components", "instances", "classes", "per_instance"]
 
 _OPTIONS: dict[Source, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "folder": (("images", "masks"), ("mask_mode",)),
@@ -34,15 +32,7 @@ _OPTIONS: dict[Source, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def convert(
     to: Annotated[Target, typer.Option("--to", help="What to write; per_instance and instances are kinds of folder.")],
     out: Annotated[Path, typer.Option("--out", help="A new folder for it.", show_default=False)],
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            help="Take the data from a training config.",
-            show_default=False,
-            autocompletion=complete_config,
-        ),
-    ] = None,
+    config: DataConfig = None,
     split: Annotated[Literal["train", "val"], typer.Option("--split", help="Which set of the config.")] = "train",
     source: Annotated[Source | None, typer.Option("--from", help="Or: the format of …", show_default=False)] = None,
     images: Annotated[

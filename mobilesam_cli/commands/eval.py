@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from mobilesam_cli.completion import complete_checkpoint, complete_config
+from mobilesam_cli.completion import complete_checkpoint
 from mobilesam_cli.data_sets import set_of_config
 from mobilesam_cli.model_options import (
     Device,
@@ -20,7 +20,7 @@ from mobilesam_cli.model_options import (
     Overwrite,
     Providers,
 )
-from mobilesam_cli.options import Json, Overrides
+from mobilesam_cli.options import DataConfig, Json, MaskMode, Overrides
 from mobilesam_cli.runtimes import ModelChoice
 from mobilesam_core.errors import DataError, UsageError
 
@@ -38,8 +38,6 @@ _AMG = "Without prompts"
 _OF_PROMPTS, _OF_AMG = ("prompts", "clicks", "mask_threshold", "worst", "teacher"), ("amg_config", "amg_set")
 """Options that go only without, and only with, --amg."""
 
-MaskMode = Literal["binary", "components", "instances", "classes", "per_instance"]
-
 
 def evaluate(
     context: typer.Context,
@@ -49,15 +47,7 @@ def evaluate(
             metavar="CHECKPOINT...", help="Weight files (.safetensors, .pt), 'official' or 'nano'.", show_default=False
         ),
     ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            help="Take the data from a training config.",
-            show_default=False,
-            autocompletion=complete_config,
-        ),
-    ] = None,
+    config: DataConfig = None,
     split: Annotated[Literal["val", "train"], typer.Option("--split", help="Which set of the config.")] = "val",
     images: Annotated[
         Path | None, typer.Option("--images", help="Or: a folder of images, and …", show_default=False)

@@ -76,10 +76,10 @@ def cache_folder() -> Path:
 
 def cached_weights(spec: WeightSpec) -> Path | None:
     """The file in the cache, if it is there and of the right size; its hash is checked when it is used."""
-    path = cache_folder() / spec.name
     try:
+        path = cache_folder() / spec.name
         return path if path.stat().st_size == spec.size else None
-    except OSError:
+    except (OSError, RuntimeError):  # also where there is no home folder
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,13 @@ from mobilesam_core.config.optim import OptimConfig
 from mobilesam_core.config.prompts import PromptConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def as_name(text: str, otherwise: str) -> str:
+    """``text`` with what a :data:`Name` may not hold made ``-``; ``otherwise`` if nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or otherwise
+
+
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 
 # What is passed on to others does not tell where things lie on this machine: that is for config.yaml alone.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,8 +10,10 @@ from typing import TypeVar
 from mobilesam_core.config.data import DataConfig
 from mobilesam_core.data.mix import MixSource
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
+from mobilesam_core.data.subset import Subset
 from mobilesam_core.data.view import Tile, trainable_tiles
 from mobilesam_core.errors import DataError
+from mobilesam_core.machine import available_cores
 from mobilesam_core.progress import Reporter
 
 ResultT = TypeVar("ResultT")
@@ -88,7 +89,7 @@ def visit(
     results: dict[int, ResultT] = {}
     # Threads, since decoders release the GIL; a sample is dropped where it was read, so few are held at a
     # time.
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(8, available_cores()))
     try:
         with reporter.task(description, len(once), "images") as task:
             for index, result in zip(once, pool.map(look, once), strict=True):
@@ -103,20 +104,3 @@ def _first_indices(source: SampleSource) -> list[int]:
     """For each index, the one at which the same sample occurs for the first time."""
     first: list[int] = source.first_indices().tolist() if isinstance(source, MixSource) else list(range(len(source)))
     return first
-
-
-class Subset:
-    """The samples of ``source`` at ``indices``, as a source of its own."""
-
-    def __init__(self, source: SampleSource, indices: Sequence[int]) -> None:
-        self._source = source
-        self._indices = list(indices)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._source[self._indices[index]]
-
-    def describe(self, index: int) -> str:
-        return self._source.describe(self._indices[index])

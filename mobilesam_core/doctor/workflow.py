@@ -173,6 +173,8 @@ def _computing(found: _Probe) -> tuple[Check, ...]:
     checks.append(Check("threads of torch", str(found.facts["threads"])))
     if "providers" in found.facts:
         checks.append(Check("ONNX Runtime", ", ".join(found.facts["providers"])))
+    elif problem := found.problems.get("providers"):
+        checks.append(Check("ONNX Runtime", problem, "problem", "pip install --force-reinstall onnxruntime"))
     return tuple(checks)
 
 
@@ -196,23 +198,30 @@ def _weights(found: _Probe) -> tuple[Check, ...]:
         checks.append(Check("nano", "part of the package, and runs"))
     else:
         checks.append(Check("nano", f"does not run: {_why(found, 'nano')}", "problem", "Install mobilesam again."))
+    hint = "Set MOBILESAM_CACHE to a folder that may be written."
+    try:
+        folder = cache_folder()
+    except RuntimeError as error:  # there is no home folder
+        return (*checks, Check("cache", f"there is no place for it: {error}", "note", hint))
     for model, spec in OFFICIAL_WEIGHTS.items():
         path = cached_weights(spec)
         if path is not None:
             checks.append(Check(f"official, {model}", str(path)))
         elif model == "vit_t":
             size = f"{spec.size / 2**20:.0f} MiB"
-            hint = f"Downloaded ({size}) when first asked for; offline, put {spec.name} into {cache_folder()}."
-            checks.append(Check(f"official, {model}", "not here yet", "note", hint))
-    if not _may_write(cache_folder()):
-        hint = "Set MOBILESAM_CACHE to a folder that may be written."
-        checks.append(Check("cache", f"{cache_folder()} cannot be written", "note", hint))
+            how = f"Downloaded ({size}) when first asked for; offline, put {spec.name} into {folder}."
+            checks.append(Check(f"official, {model}", "not here yet", "note", how))
+    if not _may_write(folder):
+        checks.append(Check("cache", f"{folder} cannot be written", "note", hint))
     return tuple(checks)
 
 
 def _may_write(folder: Path) -> bool:
     """Whether ``folder``, or what it would be made in, may be written."""
-    there = next((each for each in (folder, *folder.parents) if each.exists()), None)
+    try:
+        there = next((each for each in (folder, *folder.parents) if each.exists()), None)
+    except OSError:  # it lies in a folder that may not be entered
+        return False
     return there is not None and there.is_dir() and os.access(there, os.W_OK)
 
 

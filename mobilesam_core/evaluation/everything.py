@@ -15,8 +15,9 @@ from mobilesam_core.amg.generator import FoundMask, SamAutomaticMaskGenerator
 from mobilesam_core.amg.workflow import find_masks
 from mobilesam_core.config.amg import AmgConfig
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
+from mobilesam_core.data.subset import spread
 from mobilesam_core.evaluation.coco_metrics import CocoFigures, coco_figures
-from mobilesam_core.evaluation.scoring import read_sample, spread
+from mobilesam_core.evaluation.scoring import read_sample
 from mobilesam_core.evaluation.summary import nothing_to_evaluate, plain_json
 from mobilesam_core.evaluation.types import SIZE_CLASSES, SizeClass, size_class
 from mobilesam_core.files import write_text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
+from mobilesam_core.data.subset import spread
 from mobilesam_core.errors import DataError
 from mobilesam_core.evaluation.prompting import Answers, Objects, answer, ask
 from mobilesam_core.evaluation.summary import Evaluation
@@ -26,7 +27,7 @@ from mobilesam_core.runtime.protocol import EncodedImage, Runtime, objects_at_on
 if TYPE_CHECKING:
     from mobilesam_core.models.sam import Sam
 
-__all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "read_sample", "spread"]
+__all__ = ["EvalOptions", "Evaluation", "ObjectScore", "Observation", "evaluate", "read_sample"]
 
 
 def evaluate(
@@ -76,13 +77,6 @@ def evaluate(
     return Evaluation(
         options, images, tuple(score for kind in options.prompts for score in scores[kind]), tuple(failures)
     )
-
-
-def spread(total: int, limit: int | None) -> list[int]:
-    """At most ``limit`` of the indices ``0 .. total - 1``, evenly spread; all of them without a limit."""
-    if limit is None or limit >= total:
-        return list(range(total))
-    return [(2 * i + 1) * total // (2 * limit) for i in range(limit)]
 
 
 def read_sample(

@@ -24,8 +24,9 @@ from mobilesam_core.amg.generator import FoundMask
 from mobilesam_core.amg.workflow import build_generator, find_masks
 from mobilesam_core.config.amg import AmgConfig, AmgThresholds
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
+from mobilesam_core.data.subset import spread
 from mobilesam_core.evaluation.everything import FOUND_AT, object_rles
-from mobilesam_core.evaluation.scoring import read_sample, spread
+from mobilesam_core.evaluation.scoring import read_sample
 from mobilesam_core.ops.frame import Frame, resize_image
 from mobilesam_core.ops.masks import resize_masks
 from mobilesam_core.ops.rle import encode_rle, rle_ious
@@ -34,7 +35,7 @@ from mobilesam_core.runtime.protocol import Runtime
 
 POINTS_PER_SIDE = 16
 MARGIN = 0.02
-"""The usual thresholds stay if their F2 is within this of the best."""
+"""The usual thresholds stay if their F2 is within this of the best, and they find anything."""
 
 _USUAL = AmgThresholds()
 _PREFIX = "usual_"  # of its figures in the log
@@ -141,7 +142,8 @@ def choose_thresholds(
     }
     usual = yields[_USUAL.pred_iou_thresh, _USUAL.stability_score_thresh]
     best = max(yields.values(), key=lambda each: each.f2)
-    return ThresholdChoice(seen, objects, usual, usual if usual.f2 >= best.f2 - MARGIN else best)
+    stays = usual.f2 >= best.f2 - MARGIN and (usual.f2 > 0 or best.f2 == 0)
+    return ThresholdChoice(seen, objects, usual, usual if stays else best)
 
 
 def _as_seen(sample: Sample, chosen: Sequence[int], side: int) -> tuple[np.ndarray, list[dict[str, Any]]]:

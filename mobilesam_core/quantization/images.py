@@ -10,7 +10,7 @@ import numpy as np
 
 from mobilesam_core.data.reading import read_image
 from mobilesam_core.data.sample import SampleSource
-from mobilesam_core.evaluation.scoring import spread
+from mobilesam_core.data.subset import spread
 
 
 class ImageSource(Protocol):

@@ -15,12 +15,12 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from mobilesam_core.config.train import TrainConfig
-from mobilesam_core.data.loader import build_loader
+from mobilesam_core.data.loader import build_loader, default_workers
 from mobilesam_core.data.sample import SampleSource
+from mobilesam_core.data.subset import spread
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.data.view import SeenView
 from mobilesam_core.errors import DataError, OutputError, UsageError
-from mobilesam_core.evaluation.scoring import spread
 from mobilesam_core.files import file_sha256
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.frame import STRIDE, Frame, resize_image
@@ -110,7 +110,7 @@ def cache_embeddings(
     where = cache.folder or folder.embeddings
     if cache.folder is None:
         processes.from_first(lambda: _clear_others(where, Producer.of(model, config.train.precision)))
-    keys = ViewKeys(sets.train.source, config)
+    keys = processes.from_first(lambda: ViewKeys(sets.train.source, config))  # it reads every file
     # Validation looks at tiles, too, which are no files and not stored.
     images = [] if config.data.tile else _val_images(sets.val, config.train.validation.max_images)
     try:
@@ -210,7 +210,8 @@ def _train_views(
     dataset: TrainingSet, keys: ViewKeys, views: int, config: TrainConfig, processes: Processes
 ) -> Iterator[_View]:
     rank, count = processes.rank, processes.count
-    loader = build_loader(dataset, count, config.data.workers, config.train.seed, rank=rank, count=count)
+    workers = processes.part_of(default_workers()) if config.data.workers is None else config.data.workers
+    loader = build_loader(dataset, count, workers, config.train.seed, rank=rank, count=count)
     try:
         for number in range(views):
             loader.set_epoch(number)

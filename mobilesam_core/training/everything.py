@@ -39,10 +39,11 @@ def check_everything(run: Run, stop: StopRequest) -> None:
     choice = choose_thresholds(TorchRuntime(best), source, images, run.reporter, check_stop)
     if choice is None:
         return
+    epoch = run.position.best_epoch or run.position.epoch
+    # First: once the files suggest thresholds, a resumed run does not look again.
+    run.log.write("everything", run.position.step, epoch, choice.to_values())
     for file in files:
         suggest_thresholds(file, choice.best.thresholds)
-    epoch = run.position.best_epoch or run.position.epoch
-    run.log.write("everything", run.position.step, epoch, choice.to_values())
     run.reporter.info(
         f"Everything in {'' if tiling is None else 'a tile of each of '}{choice.images} validation images "
         f"({choice.objects} objects), by {choice.best.sentence}; "

@@ -109,10 +109,11 @@ def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
     processes, position = run.processes, run.position
     # Whatever a step draws, it draws alike in a run that was resumed before it.
     torch.manual_seed(step_seed(run.config.train.seed, position.step, processes.rank))
+    counted = [batch for batch in batches if not batch.spare]
     values: list[dict[str, Tensor]] = []
-    for number, batch in enumerate(batches, 1):
-        # Losses are means over objects: of those of all processes, that is.
-        share = processes.share(0 if batch.spare else len(batch.prompts))
+    # Losses are means over objects: of those of all processes, that is.
+    shares = processes.shares([0 if batch.spare else len(batch.prompts) for batch in batches])
+    for number, (batch, share) in enumerate(zip(batches, shares, strict=True), 1):
         wrapped: Any = run.step
         with run.fabric.no_backward_sync(wrapped, enabled=number < len(batches)):
             losses: dict[str, Tensor] = run.step(batch.to(run.fabric.device))
@@ -123,13 +124,11 @@ def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
         run.step, run.optimizer, max_norm=clip if clip is not None else float("inf"), error_if_nonfinite=False
     )
     means = {name: torch.stack([value[name] for value in values]).mean() for name in values[0]}
-    counted = [batch for batch in batches if not batch.spare]
-    counts = means["total"].new_tensor(
-        [sum(len(batch.sources) for batch in counted), sum(len(batch.prompts) for batch in counted)]
-    )
+    images, objects = sum(len(batch.sources) for batch in counted), sum(len(batch.prompts) for batch in counted)
     # One transfer a step: the loss must be known before the weights change.
-    gathered = torch.stack([*means.values(), torch.as_tensor(norm).to(means["total"]), *counts])
-    *numbers, grad_norm, images, objects = processes.mean(gathered).tolist()
+    counts = means["total"].new_tensor([images, objects])
+    gathered = torch.stack([*means.values(), torch.as_tensor(norm).to(counts), *counts])
+    *numbers, grad_norm, images_each, objects_each = processes.mean(gathered).tolist()
     losses_by_name = dict(zip(means, numbers, strict=True))
     _require_finite(run, losses_by_name["total"], grad_norm, batches)
     lr = float(max(run.scheduler.get_last_lr()))
@@ -142,8 +141,8 @@ def optimizer_step(run: Run, batches: list[Batch]) -> StepResult:
         losses=losses_by_name,
         grad_norm=grad_norm,
         lr=lr,
-        images=round(images * processes.count),
-        objects=round(objects * processes.count),
+        images=round(images_each * processes.count),
+        objects=round(objects_each * processes.count),
     )
 
 
@@ -161,11 +160,13 @@ def _require_finite(run: Run, loss: float, grad_norm: float, batches: list[Batch
     what = "gradient" if abs(loss) < float("inf") else "loss"
     sources = run.processes.gather([source for batch in batches if not batch.spare for source in batch.sources])
     images = ", ".join(chain.from_iterable(sources))
-    raise TrainingError(
-        f"The {what} is not finite at step {run.position.step + 1} (epoch {run.position.epoch + 1}); "
-        f"its images were: {images}.",
-        "Lower optim.lr, lengthen optim.warmup_steps or use train.precision=32; "
-        f"weights saved before this are kept in {run.folder.path}.",
+    raise run.processes.told_by_first(
+        TrainingError(
+            f"The {what} is not finite at step {run.position.step + 1} (epoch {run.position.epoch + 1}); "
+            f"its images were: {images}.",
+            "Lower optim.lr, lengthen optim.warmup_steps or use train.precision=32; "
+            f"weights saved before this are kept in {run.folder.path}.",
+        )
     )
 
 
@@ -190,6 +191,9 @@ def end_epoch(run: Run, stop: StopRequest) -> None:
 
 def _validate(run: Run, source: SampleSource, epoch: int, stop: StopRequest) -> Validation:
     """Measure, log and tell; ``epoch`` counts from 1, and 0 are the start weights."""
+    for model in (run.model, run.average):
+        if model is not None:
+            run.processes.align(model)
     result = validate(run, source, epoch, stop)
     if result is None:
         _stop(run)
@@ -230,13 +234,12 @@ def save_checkpoint(run: Run, path: Path, metrics: dict[str, float] | None = Non
 def _stop(run: Run) -> NoReturn:
     save(run)
     save_checkpoint(run, run.folder.last)
-    run.processes.wait()  # who starts the others is ended when one of them is gone
-    interrupted = Interrupted(
-        f"Training was interrupted at step {run.position.step}; its state is in {run.folder.path}.",
-        "Run the same command with --resume to go on.",
+    raise run.processes.told_by_first(
+        Interrupted(
+            f"Training was interrupted at step {run.position.step}; its state is in {run.folder.path}.",
+            "Run the same command with --resume to go on.",
+        )
     )
-    interrupted.told = not run.processes.first
-    raise interrupted
 
 
 def _groups(batches: Iterator[Batch], size: int, count: int) -> Iterator[list[Batch]]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -24,7 +24,7 @@ from lightning_fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 from lightning_fabric.strategies import DDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
 from mobilesam_core.config.train import RunConfig
 from mobilesam_core.errors import MobileSamError, TrainingError, UsageError
@@ -32,9 +32,9 @@ from mobilesam_core.machine import available_cores
 from mobilesam_core.prediction.device import resolve_device
 
 T = TypeVar("T")
+ErrorT = TypeVar("ErrorT", bound=MobileSamError)
 
 _PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-# Of gathering and waiting: the first process may check files, and the others wait for it.
 _PATIENCE = timedelta(days=1)
 
 
@@ -44,25 +44,36 @@ class Processes:
     rank: the number of this one, from 0; count: how many there are.
     """
 
-    def __init__(self, fabric: Fabric) -> None:
-        self._fabric = fabric
+    def __init__(self, fabric: Fabric, here: int) -> None:
+        """here: how many of them this machine has."""
+        self._fabric, self._here = fabric, here
         self.rank, self.count = fabric.global_rank, fabric.world_size
+        self._alike: MobileSamError | None = None
+        # Apart from gradients, whose loss is to be noticed sooner: the first process may read all files, and others
+        # wait for it.
+        self._patient: Any = None
+        if self.count > 1:
+            self._patient = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes and tells."""
         return self.rank == 0
 
+    def part_of(self, cores: int) -> int:
+        """This process's part of something that all on this machine share, at least one."""
+        return max(1, cores // self._here)
+
     def wait(self) -> None:
         """Until all are here (a meeting)."""
-        self._fabric.barrier()
+        self.gather(None)
 
     def gather(self, value: T) -> list[T]:
         """Everybody's ``value``, in the order of ranks (a meeting)."""
         if self.count == 1:
             return [value]
         values: list[T | None] = [None] * self.count
-        torch.distributed.all_gather_object(values, value)
+        torch.distributed.all_gather_object(values, value, group=self._patient)
         return values  # type: ignore[return-value]
 
     def any(self, flag: bool) -> bool:
@@ -75,17 +86,29 @@ class Processes:
         """Of everybody's ``values`` (a meeting)."""
         if self.count == 1:
             return values
-        means = self._fabric.all_reduce(values, reduce_op="mean")
-        assert isinstance(means, Tensor)
-        return means
+        sums = values.clone()
+        torch.distributed.all_reduce(sums)
+        return sums / self.count
 
-    def share(self, objects: int) -> Tensor | float:
-        """What to multiply a mean over this process's ``objects`` with, so that the mean over the processes is the one
-        over the objects of all (a meeting)."""
+    def shares(self, objects: Sequence[int]) -> Sequence[Tensor | float]:
+        """For each of several batches, what to multiply a mean over this process's ``objects`` with, so that the mean
+        over the processes is the one over the objects of all (a meeting)."""
         if self.count == 1:
-            return 1.0
-        mine = torch.tensor(float(objects), device=self._fabric.device)
-        return mine / self.mean(mine.clone())
+            return [1.0] * len(objects)
+        mine = torch.tensor(objects, dtype=torch.float32, device=self._fabric.device)
+        return (mine / self.mean(mine)).unbind()
+
+    def align(self, module: nn.Module) -> None:
+        """Give all the buffers of ``module``, such as statistics of BatchNorm, that it has in the first (a meeting)."""
+        if self.count > 1:
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def told_by_first(self, error: ErrorT) -> ErrorT:
+        """``error``, which all processes come to alike, for all to raise."""
+        error.told = not self.first
+        self._alike = error
+        return error
 
     def from_first(self, work: Callable[[], T]) -> T:
         """What ``work`` returns in the first process, which alone does it (a meeting).
@@ -93,34 +116,53 @@ class Processes:
         Raises:
             MobileSamError: in all, when it does in the first.
         """
-        return self.together(lambda: work() if self.first else None)[0]  # type: ignore[return-value]
+        mine = self.together(lambda: work() if self.first else None)
+        return self.gather(mine)[0]  # type: ignore[return-value]
 
-    def together(self, work: Callable[[], T]) -> list[T]:
-        """What ``work`` returns in each (a meeting).
+    def together(self, work: Callable[[], T]) -> T:
+        """What ``work``, in which there is no meeting, returns in this process; each does it (a meeting).
 
         Raises:
-            MobileSamError: in all, when it does in one; the one it happened in is to tell of it.
+            MobileSamError: in all, when it does in one; of those in which it does the first tells of it.
         """
+        result, mine = None, None
         try:
-            result, mine = work(), None
+            result = work()
         except MobileSamError as error:
-            result, mine = None, error
+            mine = error
         if self.count == 1 and mine is not None:
             raise mine
-        outcomes = self.gather((result, mine))
-        for rank, (_, failure) in enumerate(outcomes):
+        for rank, failure in enumerate(self.gather(mine)):
             if failure is not None:
                 if rank == self.rank and mine is not None:
                     raise mine
                 failure.told = True
                 raise failure
-        return [value for value, _ in outcomes]  # type: ignore[misc]
+        return result  # type: ignore[return-value]
+
+    def one_by_one(self, work: Callable[[], T]) -> T:
+        """As :meth:`together`, but on each machine one process is done before the others begin: it may download."""
+        leads = self._fabric.local_rank == 0
+        before = self.together(lambda: work() if leads else None)
+        after = self.together(lambda: None if leads else work())
+        return before if leads else after  # type: ignore[return-value]
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While inside, the loss of another process ends this one with a sentence; at the end, all part."""
+        """While inside, the loss of another process ends this one with a sentence; at the end, all part.
+
+        After an error that all come to, they wait for the first: who starts the others is ended, by Fabric, when one of
+        them has failed, and may still have files to write.
+        """
         try:
-            yield
+            try:
+                yield
+            except MobileSamError as error:
+                if error is self._alike:
+                    self.wait()
+                elif not self.first and not error.told:
+                    error.message = f"Process {self.rank}: {error.message}"
+                raise
         except RuntimeError as error:
             if self.count > 1 and _is_lost(error):
                 raise TrainingError(
@@ -178,16 +220,15 @@ def start_processes(run: RunConfig, batch_size: int) -> tuple[Fabric, Processes]
         devices=start.here,
         num_nodes=start.nodes,
         # Parts may be frozen, and a batch need not use every token; gradients need no second copy.
-        strategy=DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True, timeout=_PATIENCE)
-        if start.count > 1
-        else "auto",
+        strategy=DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True) if start.count > 1 else "auto",
         precision=_PRECISIONS[run.precision],  # type: ignore[arg-type]
         plugins=[start.environment],
     )
     if start.count > 1:
         fabric.launch()
-    torch.set_num_threads(run.threads or max(1, available_cores() // start.here))
-    return fabric, Processes(fabric)
+    processes = Processes(fabric, start.here)
+    torch.set_num_threads(run.threads or processes.part_of(available_cores()))
+    return fabric, processes
 
 
 def _find_start(devices: int | None) -> _Start:

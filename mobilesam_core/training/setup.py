@@ -13,7 +13,7 @@ from mobilesam_core.checkpoints.resume import Position, restore_state
 from mobilesam_core.config.data import DataConfig
 from mobilesam_core.config.train import RunConfig, TrainConfig
 from mobilesam_core.data.build import build_source
-from mobilesam_core.data.loader import build_loader
+from mobilesam_core.data.loader import build_loader, default_workers
 from mobilesam_core.data.sample import BadFile, Sample, SampleSource
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.data.verify import find_bad_files, find_tiles, without
@@ -114,9 +114,10 @@ def build_sets(
     """
     data, size = config.data, model.image_size
     channels = model.config.encoder.input_channels or 3
-    sources = {"train": build_source(data.train, data.root, channels)}
-    if data.val is not None:
-        sources["val"] = build_source(data.val, data.root, channels)
+    configs = {"train": data.train, "val": data.val}
+    sources = processes.together(
+        lambda: {name: build_source(each, data.root, channels) for name, each in configs.items() if each is not None}
+    )
     found: list[Tile] | None = None
     if data.verify:
         trainable: dict[str, Callable[[Sample], None]] = {"train": lambda each: check_trainable(each, data, size)}
@@ -137,8 +138,9 @@ def build_sets(
         sources = {name: without(source, bad[name]) for name, source in sources.items()}
     for name, source in sources.items():
         if len(source) == 0:
-            raise DataError(f"No usable image is left in data.{name}.", f"See {folder.failures}.")
-    features = _stored_features(config, teachers, sources["train"], reporter)
+            problem = DataError(f"No usable image is left in data.{name}.", f"See {folder.failures}.")
+            raise processes.told_by_first(problem)
+    features = processes.together(lambda: _stored_features(config, teachers, sources["train"], reporter))
     if features is not None and data.verify:
         processes.from_first(lambda: features.verify(reporter))
     loss_size = config.loss.loss_size or size // 4
@@ -263,7 +265,7 @@ def build_run(
         loader=build_loader(
             sets.train,
             batch_size=optim.batch_size,
-            workers=config.data.workers,
+            workers=processes.part_of(default_workers()) if config.data.workers is None else config.data.workers,
             seed=config.train.seed,
             pin_memory=fabric.device.type == "cuda",
             rank=processes.rank,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +15,16 @@ import torch
 
 from mobilesam_core.checkpoints.download import OFFICIAL_WEIGHTS, cached_weights
 from mobilesam_core.config.commented import Draft, wrapped
-from mobilesam_core.config.data import AugmentConfig, FileSetConfig
+from mobilesam_core.config.data import AugmentConfig, DataConfig, FileSetConfig
 from mobilesam_core.config.loading import parse_yaml, validate
 from mobilesam_core.config.model import ModelName
-from mobilesam_core.config.train import TrainConfig
+from mobilesam_core.config.train import TrainConfig, as_name
 from mobilesam_core.data.build import build_source
 from mobilesam_core.data.check.looking import Look, Objects, look_at
-from mobilesam_core.data.recognise.tree import spread
 from mobilesam_core.data.recognise.workflow import RecognisedData, recognise
 from mobilesam_core.data.sample import SampleSource
-from mobilesam_core.data.verify import Subset, visit
+from mobilesam_core.data.subset import Subset, spread
+from mobilesam_core.data.verify import visit
 from mobilesam_core.data.view import largest_factor
 from mobilesam_core.errors import DataError
 from mobilesam_core.files import require_free, write_text
@@ -166,7 +165,7 @@ def write_starter(
 
 def _measure(config: FileSetConfig, root: Path, reporter: Reporter, description: str) -> MeasuredSet:
     source: SampleSource = build_source(config, root)
-    some = Subset(source, spread(range(len(source)), _LOOKED_AT))
+    some = Subset(source, spread(len(source), _LOOKED_AT))
     look = partial(look_at, some, channels=3, trained_on=None, size=0)
     looks: list[Look] = list(visit(some, reporter, description, look).values())
     faults = tuple(fault.message for each in looks for fault in each.faults[:1])
@@ -194,10 +193,13 @@ def _draft(data: RecognisedData, train: MeasuredSet, val: MeasuredSet | None, ha
     draft.set("model.name", name, _about_model(name, gpu))
     draft.set("model.checkpoint", "official" if name == "vit_t" else "nano")
     draft.set("model.image_size", side, "a multiple of 64: larger finds smaller objects and takes longer")
-    _set_data(draft, data, train, side)
+    keeps_all = _set_data(draft, data, train, side)
     measured = [train] if val is None else [train, val]
     if any(each.faults for each in measured):
         draft.set("data.on_bad_file", "skip", "some images cannot be used; stop, the default, ends at any")
+    elif not keeps_all:
+        about = "in some images all objects are too small for this image_size; stop, the default, ends at any"
+        draft.set("data.on_bad_file", "skip", about)
     elif any(each.looked_at < each.size for each in measured):
         about = f"{_LOOKED_AT} of a set were looked at; stop, the default, ends at a bad one"
         draft.set("data.on_bad_file", "skip", about)
@@ -226,7 +228,8 @@ def _about_model(name: ModelName, gpu: bool) -> str:
     return f"small; or MobileSAM itself: name vit_t, checkpoint official (39 MB, downloaded once{slow})"
 
 
-def _set_data(draft: Draft, data: RecognisedData, train: MeasuredSet, side: int) -> None:
+def _set_data(draft: Draft, data: RecognisedData, train: MeasuredSet, side: int) -> bool:
+    """Set the data section; whether every image that was looked at has an object large enough to be trained on."""
     draft.set("data.root", str(data.root), "may be moved: --set data.root=/elsewhere")
     for split, config in (("train", data.train), ("val", data.val)):
         if config is not None:
@@ -241,10 +244,13 @@ def _set_data(draft: Draft, data: RecognisedData, train: MeasuredSet, side: int)
     draft.set("data.max_objects", most, "of an image in one step, drawn anew each time")
     augment: dict[str, Any] = {"crop": crop} if crop is not None and crop < longest else {}
     augment |= {"scale": [0.8, 1.6], "horizontal_flip": 0.5, "brightness": 0.2, "contrast": 0.2}
-    if _loses_none(train.objects, AugmentConfig.model_validate(augment | {"scale": (0.8, 1.6)}), side, area=16):
-        draft.set("data.min_object_area", 16, "pixels of the input; smaller ones are not trained on")
     for key, value in augment.items():
         draft.set(f"data.augment.{key}", value, _ABOUT_AUGMENT.get(key, ""))
+    seen = AugmentConfig.model_validate(augment | {"scale": (0.8, 1.6)})
+    if _loses_none(train.objects, seen, side, area=16):
+        draft.set("data.min_object_area", 16, "pixels of the input; smaller ones are not trained on")
+        return True
+    return _loses_none(train.objects, seen, side, DataConfig.model_fields["min_object_area"].default)
 
 
 _ABOUT_AUGMENT = {
@@ -269,7 +275,7 @@ def _set_length(draft: Draft, images: int, val: MeasuredSet | None, batch: int, 
     steps_an_epoch = math.ceil(images / batch)
     epochs = max(1, min(60, round((_GPU_STEPS if gpu else _CPU_STEPS) / steps_an_epoch)))
     root = Path(draft.get("data.root")).absolute()
-    draft.set("train.project", re.sub(r"[^A-Za-z0-9._-]+", "-", root.name).lstrip("._-") or "mine")
+    draft.set("train.project", as_name(root.name, "mine"))
     draft.set("train.run", str(draft.get("model.name")).removeprefix("vit_"), "results: runs/PROJECT/RUN/")
     draft.set("train.on_taken", "number", "a run of that name stays, and the next gets a number")
     steps = epochs * steps_an_epoch

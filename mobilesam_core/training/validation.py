@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from mobilesam_core.data.sample import SampleSource
-from mobilesam_core.data.verify import Subset
+from mobilesam_core.data.subset import Subset, spread
 from mobilesam_core.evaluation.calibration import Calibration, calibrate
-from mobilesam_core.evaluation.scoring import EvalOptions, Evaluation, Observation, evaluate, spread
+from mobilesam_core.evaluation.scoring import EvalOptions, Evaluation, Observation, evaluate
 from mobilesam_core.evaluation.types import PromptKind
 from mobilesam_core.evaluation.worst import WorstCases
 from mobilesam_core.interrupt import StopRequest

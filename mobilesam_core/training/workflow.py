@@ -112,12 +112,10 @@ def train(config: TrainConfig, resume: bool = False, reporter: Reporter | None =
 
 def _train(config: TrainConfig, resume: bool, fabric: Fabric, processes: Processes, reporter: Reporter) -> Run:
     folder = processes.from_first(lambda: claim_run_folder(config, resume))
-    state = read_state(folder.state) if resume else None
-    if state is not None:
-        _require_same(config, state, folder.state)
-    teachers = build_teachers(config, fabric.device, reporter)
-    model = build_model(config, teachers, fabric.device, reporter)
-    step = build_step(config, model, teachers)
+    state = processes.together(lambda: _read_same(config, folder.state)) if resume else None
+    teachers = processes.one_by_one(lambda: build_teachers(config, fabric.device, reporter))
+    model = processes.one_by_one(lambda: build_model(config, teachers, fabric.device, reporter))
+    step = processes.together(lambda: build_step(config, model, teachers))
     sets = build_sets(config, model, teachers, folder, processes, reporter)
     if state is not None:
         # The encoder that the run began with, whatever model.checkpoint holds by now.
@@ -146,7 +144,9 @@ def _train(config: TrainConfig, resume: bool, fabric: Fabric, processes: Process
     return run
 
 
-def _require_same(config: TrainConfig, state: dict[str, Any], path: Path) -> None:
+def _read_same(config: TrainConfig, path: Path) -> dict[str, Any]:
+    """The state of a run that was started with ``config``."""
+    state = read_state(path)
     try:
         saved = TrainConfig.model_validate_json(state["config"])
     except ValueError as error:
@@ -161,6 +161,7 @@ def _require_same(config: TrainConfig, state: dict[str, Any], path: Path) -> Non
             f"The config differs from the one of the run to resume ({path.parent}):\n  " + "\n  ".join(changes),
             "Resume with the config it was started with, or start a new run (train.run) from its last.safetensors.",
         )
+    return state
 
 
 def _devices(run: Run) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from mobilesam_core.config.data import MaskMode
 from mobilesam_core.config.finetune import values
 from mobilesam_core.config.finetune.account import Keep, OldConfig
+from mobilesam_core.errors import DataError
 
 LookAtMasks = Callable[[Path, Path], MaskMode | None]
-"""Given a folder of images and one of masks, how the masks are to be read; None where nothing can be told."""
+"""Given a folder of images and one of masks, how the masks are to be read; None where there are none.
+Raises a DataError or an OSError where they cannot be told."""
 
 _SHAPE = "the encoder's shape comes with model.name; model.encoder changes it"
 _STORED = "features stored there do not say who made them; mobilesam distill extract stores them anew"
@@ -62,12 +64,17 @@ def _read_set(old: OldConfig, split: str, look: LookAtMasks) -> None:
         for key in keys:
             old.drop(key, f"{' and '.join(keys)} go together, and each names a folder")
         return
-    mode = look(Path(images), Path(masks))
+    try:
+        mode = look(Path(images), Path(masks))
+        why = "as the masks are"
+    except (DataError, OSError) as error:
+        reason = getattr(error, "message", str(error))
+        mode, why = "instances", f"or binary, components, classes; it could not be told: {reason}"
     old.new.set(f"data.{split}.format", "folder")
     old.keep(keys[0], Keep(f"data.{split}.images", values.text))
     old.keep(keys[1], Keep(f"data.{split}.masks", values.text))
     unseen = "MASKS/<image's name>/*.png, as its code reads them; for files: binary, components, instances or classes"
-    old.new.set(f"data.{split}.mask_mode", mode or "per_instance", "as the masks are" if mode else unseen)
+    old.new.set(f"data.{split}.mask_mode", mode or "per_instance", why if mode else unseen)
 
 
 def _read_teacher(old: OldConfig) -> None:

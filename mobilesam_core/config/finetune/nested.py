@@ -8,6 +8,7 @@ from typing import Any
 
 from mobilesam_core.config.finetune import values
 from mobilesam_core.config.finetune.account import Keep, OldConfig
+from mobilesam_core.config.train import RunConfig
 
 SECTIONS = ("dataset", "model", "train", "visual", "freeze", "distillation")
 
@@ -120,9 +121,14 @@ def _read_prompts(old: OldConfig) -> None:
     old.follow({"dataset.max_bbox_shift": Keep("prompts.box_noise_max", values.number, comment)})
 
 
+def _epochs(old: OldConfig) -> int:
+    """Of the new config."""
+    return int(old.new.get("train.epochs") or RunConfig.model_fields["epochs"].default)
+
+
 def _read_unfreezing(old: OldConfig) -> None:
     key = "freeze.unfreeze_epoch"
-    epoch, epochs = old.value(key), old.new.get("train.epochs") or 10
+    epoch, epochs = old.value(key), _epochs(old)
     if not old.new.get("train.freeze.image_encoder"):
         old.drop(key, "the image encoder learns from the start")
     elif type(epoch) is not int or not 1 <= epoch < epochs:
@@ -278,7 +284,7 @@ def _read_stages(old: OldConfig, terms: list[str]) -> None:
         old.drop(key, "it is no list of stages")
         return
     spans = [(old.value(f"{key}[{i}].start_epoch"), old.value(f"{key}[{i}].end_epoch")) for i in range(count)]
-    epochs = old.new.get("train.epochs") or 10
+    epochs = _epochs(old)
     ends = [0, *(end for _, end in spans)]
     whole = all(type(epoch) is int for span in spans for epoch in span)
     joined = whole and [start for start, _ in spans] == ends[:-1] and ends[-1] == epochs

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from mobilesam_core.config.train import as_name
 
 
 def whole(least: int) -> Callable[[Any], int]:
@@ -49,7 +50,7 @@ def text(value: Any) -> str:
 
 def name(value: Any) -> str:
     """A text as the name of a folder, or of a teacher."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text(value)).lstrip("._-") or "run"
+    return as_name(text(value), "run")
 
 
 def model(value: Any) -> str:

@@ -21,7 +21,8 @@ from mobilesam_core.config.data import (
 from mobilesam_core.data.annotations import read_json_object
 from mobilesam_core.data.recognise.masks import glance
 from mobilesam_core.data.recognise.splits import Split, split_of, without_split
-from mobilesam_core.data.recognise.tree import Folder, Tree, spread
+from mobilesam_core.data.recognise.tree import Folder, Tree
+from mobilesam_core.data.subset import some_of
 from mobilesam_core.data.yolo import CLASS_NAMES
 from mobilesam_core.errors import DataError
 
@@ -59,14 +60,16 @@ def is_name_of_masks(folder: Path) -> bool:
     return _MASK_NAME.search(folder.name) is not None
 
 
-def find_candidates(tree: Tree, images: Path | None = None) -> Found:
+def find_candidates(tree: Tree, images: Path | None = None, annotations: Path | None = None) -> Found:
     """Every set that ``tree`` might hold; with ``images``, only those of that folder of images.
+
+    annotations: a file that is read before others of its folder, of which not all are.
 
     A candidate's mask mode, but for ``per_instance``, is not known yet.
     """
     found = Found()
     for folder in tree.folders:
-        _add_jsons(folder, tree, found)
+        _add_jsons(folder, tree, annotations, found)
         _add_yolo(folder, tree, found)
     used = _add_per_instance(tree, found)
     _add_masks(tree, used, images, found)
@@ -82,12 +85,15 @@ def _candidate(config: FileSetConfig, images: Path, labels: Path) -> Candidate:
     return Candidate(config, images, labels, split_of(labels) or split_of(images), key)
 
 
-def _add_jsons(folder: Folder, tree: Tree, found: Found) -> None:
+def _add_jsons(folder: Folder, tree: Tree, first: Path | None, found: Found) -> None:
     place = tree.relative(folder.path)
-    for file in folder.jsons[:_JSONS]:
+    own = [file for file in folder.jsons if first is not None and file.samefile(first)]
+    others = [file for file in folder.jsons if file not in own]
+    for file in [*own, *others][:_JSONS]:
         try:
-            content = read_json_object(file, "", "")
-        except DataError:
+            content = read_json_object(file, "annotations", "")
+        except DataError as error:
+            found.remarks.append(f"{file.name}: {error.message.rstrip('.')}")
             continue
         if isinstance(content.get("shapes"), list) and isinstance(content.get("imagePath"), str):
             picture = Path(content["imagePath"].replace("\\", "/"))
@@ -122,7 +128,7 @@ def _add_coco(file: Path, content: Mapping[str, Any], tree: Tree, found: Found) 
             found.remarks.append(f"{file.name} is COCO with boxes and no masks")
         return
     images = [each for each in content["images"] if isinstance(each, dict)]
-    names = [each["file_name"] for each in spread(images, _LOOKED_AT) if isinstance(each.get("file_name"), str)]
+    names = [each["file_name"] for each in some_of(images, _LOOKED_AT) if isinstance(each.get("file_name"), str)]
     hits = {folder.path: sum((folder.path / name).is_file() for name in names) for folder in tree.folders}
     best = max(hits, key=lambda path: hits[path])
     if not hits[best]:
@@ -137,7 +143,7 @@ def _add_yolo(folder: Folder, tree: Tree, found: Found) -> None:
     images = tree.best_match((file.stem for file in files), folder.path)
     if images is None:
         return
-    counts = {len(line.split()) for file in spread(files, _LOOKED_AT) for line in _lines(file)}
+    counts = {len(line.split()) for file in some_of(files, _LOOKED_AT) for line in _lines(file)}
     if counts == {5}:
         found.remarks.append(f"the text files of {folder.path.name} are YOLO's boxes, which are no masks")
     elif counts and min(counts) >= 5 and all(count % 2 for count in counts):
@@ -199,7 +205,7 @@ def _add_masks(tree: Tree, used: set[Path], only: Path | None, found: Found) -> 
 
 def _mask_likeness(folder: Folder) -> int:
     """From 0 to 4: flat in colour (2), called masks (1), of one channel (1)."""
-    glances = [seen for file in spread(list(folder.images.values()), _LOOKED_AT) if (seen := glance(file))]
+    glances = [seen for file in some_of(list(folder.images.values()), _LOOKED_AT) if (seen := glance(file))]
     if not glances:
         return 0
     score = 2 * all(each.flatness > _FLAT for each in glances)

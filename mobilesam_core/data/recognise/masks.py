@@ -13,7 +13,7 @@ from PIL import Image
 
 from mobilesam_core.config.data import MaskMode
 from mobilesam_core.data.reading import LOSSY_SUFFIXES, read_binary_mask, read_label_map
-from mobilesam_core.data.recognise.tree import spread
+from mobilesam_core.data.subset import some_of
 from mobilesam_core.errors import DataError
 from mobilesam_core.ops.masks import LabelMapMasks
 
@@ -61,7 +61,7 @@ def read_masks_as(files: Sequence[Path]) -> MaskReading:
     Raises:
         DataError: none can be read, or several colours are meant to be several objects.
     """
-    looked = [path for path in spread(files, _LOOKED_AT) if _opened(path) is not None]
+    looked = [path for path in some_of(files, _LOOKED_AT) if _opened(path) is not None]
     if not looked:
         raise DataError(f"{files[0].parent} holds no mask that can be read.", "Repair the files.")
     try:
@@ -115,7 +115,7 @@ def _of_ids(masks: Sequence[LabelMapMasks], maps: Sequence[np.ndarray]) -> MaskR
     ignored = any(_IGNORED in each for each in labels) and largest < _IGNORED // 2
     whole, seen = 0, 0
     for each in masks:
-        for place in spread(range(len(each)), _OBJECTS):
+        for place in some_of(range(len(each)), _OBJECTS):
             seen += 1
             whole += _parts(_cut(each, place)) == 1
     counted = np.mean([each == set(range(1, len(each) + 1)) for each in labels])

@@ -27,7 +27,7 @@ class Folder:
 
 
 class Tree:
-    """``root`` and the folders below it, to a depth of five, sorted; each once, whatever links lead to it.
+    """``root`` and the folders below it, sorted; each once, whatever links lead to it.
 
     depth: how deep to look. most: at most so many folders (None: all).
     """
@@ -94,10 +94,3 @@ def _folder(path: Path, files: Iterable[str], below: Sequence[str]) -> Folder:
         elif suffix in others:
             others[suffix].append(path / file)
     return Folder(path, images, tuple(others[".json"]), tuple(others[".txt"]), tuple(below))
-
-
-def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """At most ``most`` of ``items``, evenly spread."""
-    if len(items) <= most:
-        return list(items)
-    return [items[i * len(items) // most] for i in range(most)]

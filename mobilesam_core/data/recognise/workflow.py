@@ -71,7 +71,7 @@ def _recognise_file(place: Path) -> RecognisedData:
     """The set of a COCO file, with its other splits; images are beside it, below, or in the folder above."""
     remarks: list[str] = []
     for tree in (Tree(place.parent), Tree(_above(place, 2), most=_SIBLINGS)):
-        found = find_candidates(tree)
+        found = find_candidates(tree, annotations=place)
         files = [each for each in found.candidates if each.config.format == "coco"]
         own = {each.key for each in files if (tree.root / each.labels).samefile(place)}
         if own:
@@ -168,12 +168,14 @@ def _unknown(tree: Tree, remarks: Sequence[str], place: Path) -> DataError:
 
 
 def mask_mode_of(images: Path, masks: Path) -> MaskMode | None:
-    """How the masks of a folder are to be read; None where it cannot be told."""
-    try:
-        if not (images.is_dir() and masks.is_dir()):
-            return None
-        if files := list_images(masks):
-            return read_masks_as(files).mode
-        return "per_instance" if any(path.is_dir() for path in masks.iterdir()) else None
-    except (DataError, OSError):
+    """How the masks of a folder are to be read; None where there are none.
+
+    Raises:
+        DataError: they cannot be told.
+        OSError: they may not be read.
+    """
+    if not (images.is_dir() and masks.is_dir()):
         return None
+    if files := list_images(masks):
+        return read_masks_as(files).mode
+    return "per_instance" if any(path.is_dir() for path in masks.iterdir()) else None

@@ -93,9 +93,10 @@ class Tracker:
 
     def _leave(self, error: Exception) -> None:
         self._failed = True
+        missed = "" if self._memory is None else "; --resume would tell it what it missed"
         self._reporter.warning(
             f"{self._title} failed and is told no more of this run: {_sentence(error)} "
-            "Training goes on, and metrics.jsonl has everything; --resume would tell it what it missed."
+            f"Training goes on, and metrics.jsonl has everything{missed}."
         )
 
 
@@ -109,7 +110,15 @@ def open_trackers(config: TrainConfig, folder: Path, step: int, *, resumed: bool
         DataError: what is known of the earlier run cannot be read.
         TrainingError: one cannot be started: no server, no account, a run that is gone.
     """
-    return [_open(name, config, folder, step, resumed, reporter) for name in choose_trackers(config.train.loggers)]
+    opened: list[Tracker] = []
+    try:
+        for name in choose_trackers(config.train.loggers):
+            opened.append(_open(name, config, folder, step, resumed, reporter))
+    except Exception:
+        for tracker in opened:
+            tracker.close("failed")
+        raise
+    return opened
 
 
 def _open(

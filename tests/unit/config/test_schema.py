@@ -52,7 +52,7 @@ def test_the_schema_is_closed_as_configs_are() -> None:
 
 def test_the_written_reference_is_up_to_date() -> None:
     written = (REPOSITORY / "docs/config.md").read_text(encoding="utf-8")
-    assert written == reference(), "mobilesam config schema --format markdown --out docs/config.md"
+    assert written == reference(), "mobilesam config schema --format markdown --out docs/config.md --overwrite"
 
 
 def test_the_reference_has_every_key_at_every_place() -> None:

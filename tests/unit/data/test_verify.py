@@ -9,8 +9,9 @@ import pytest
 from mobilesam_core.config.data import DataConfig, ShapesConfig
 from mobilesam_core.data.mix import MixSource
 from mobilesam_core.data.sample import BadFile
+from mobilesam_core.data.subset import Subset
 from mobilesam_core.data.tiles import BusiestTiles
-from mobilesam_core.data.verify import Subset, find_bad_files, find_tiles, without
+from mobilesam_core.data.verify import find_bad_files, find_tiles, without
 from mobilesam_core.data.view import check_trainable
 from mobilesam_core.errors import DataError
 from mobilesam_core.ops.tiles import Tiling

@@ -10,8 +10,9 @@ import torch
 
 from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.data.sample import Sample, SampleSource
+from mobilesam_core.data.subset import spread
 from mobilesam_core.errors import DataError, UsageError
-from mobilesam_core.evaluation.scoring import EvalOptions, Observation, evaluate, spread
+from mobilesam_core.evaluation.scoring import EvalOptions, Observation, evaluate
 from mobilesam_core.evaluation.types import size_class
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
