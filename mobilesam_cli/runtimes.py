@@ -34,14 +34,24 @@ class ModelChoice:
         Raises:
             UsageError, CheckpointError: it cannot be opened.
         """
-        if self.onnx_encoder is not None or self.onnx_decoder is not None:
-            return self._open_onnx()
-        if self.force or self.providers != "CPU":
-            option = "--force" if self.force else "--providers"
-            raise UsageError(f"{option} goes only with --onnx-encoder and --onnx-decoder.", f"Leave out {option}.")
-        return self._open_torch()
+        self.check()
+        if self.onnx_encoder is None or self.onnx_decoder is None:
+            return self._open_torch()
+        from mobilesam_core.runtime.opening import open_onnx
 
-    def _open_onnx(self) -> Runtime:
+        return open_onnx(self.onnx_encoder, self.onnx_decoder, self.providers.split(","), self.force)
+
+    def check(self) -> None:
+        """Whether the options go together, before anything is opened.
+
+        Raises:
+            UsageError: they do not.
+        """
+        if self.onnx_encoder is None and self.onnx_decoder is None:
+            if self.force or self.providers != "CPU":
+                option = "--force" if self.force else "--providers"
+                raise UsageError(f"{option} goes only with --onnx-encoder and --onnx-decoder.", f"Leave out {option}.")
+            return
         if self.onnx_encoder is None or self.onnx_decoder is None:
             missing = "--onnx-encoder" if self.onnx_encoder is None else "--onnx-decoder"
             raise UsageError(f"{missing} is missing: the two go together.", "Name both files.")
@@ -56,9 +66,6 @@ class ModelChoice:
             raise UsageError(
                 f"{given[0]} is for torch; exported files have their own.", f"Leave out {given[0]}, or the files."
             )
-        from mobilesam_core.runtime.opening import open_onnx
-
-        return open_onnx(self.onnx_encoder, self.onnx_decoder, self.providers.split(","), self.force)
 
     def _open_torch(self) -> Runtime:
         from mobilesam_cli.console import reporter

@@ -95,9 +95,15 @@ def _publish(temporary: Path, path: Path, replace: bool) -> None:
         os.umask(umask)
         temporary.chmod(0o777 & ~umask)
         if path.exists() and replace:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".part") as old:
-                path.rename(Path(old) / path.name)
+            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+            path.rename(aside / path.name)
+            try:
                 temporary.rename(path)
+            except BaseException:  # Ctrl-C too
+                (aside / path.name).rename(path)
+                aside.rmdir()
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
             return
         if path.exists():
             path.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -43,8 +44,8 @@ def app(
 ) -> None:
     """Segment images by clicks and boxes, in a browser.
 
-    Needs the extra 'app' (Gradio); works offline. Images stay on this machine,
-    in memory. Exported files can be chosen in the page beside checkpoints.
+    Needs the extra 'app' (Gradio); works offline. Images stay on this machine
+    and are kept in memory. Exported files can be chosen in the page beside checkpoints.
 
     [bold]Examples[/]
 
@@ -60,17 +61,23 @@ def app(
     from mobilesam_cli.console import reporter
     from mobilesam_core.app.models import Models
 
-    choices = {name: ModelChoice(name, model_type, image_size, device) for name in checkpoints or []}
+    named = checkpoints or []
     if onnx_encoder is not None or onnx_decoder is not None:
+        choices = {name: ModelChoice(name, model_type, image_size, device) for name in named}
         # Beside checkpoints the options of torch are theirs; else they are refused.
         of_torch = (None, None, None, "auto") if choices else (None, model_type, image_size, device)
         exported = ModelChoice(*of_torch, "32", onnx_encoder, onnx_decoder, providers, force)
         choices[onnx_encoder.name if onnx_encoder else "exported"] = exported
-    elif not choices or force or providers != "CPU":
-        from mobilesam_core.checkpoints.loading import default_checkpoint
+    else:
+        asked = ModelChoice(None, model_type, image_size, device, providers=providers, force=force)
+        asked.check()
+        if not named:
+            from mobilesam_core.checkpoints.loading import default_checkpoint
 
-        name = default_checkpoint(model_type, reporter())
-        choices[name] = ModelChoice(name, model_type, image_size, device, providers=providers, force=force)
+            named = [default_checkpoint(model_type, reporter())]
+        choices = {name: replace(asked, checkpoint=name) for name in named}
+    for choice in choices.values():
+        choice.check()
     with listen(host, port) as listening:
         samples = sample_images(images or [])
         models = Models({name: choice.open for name, choice in choices.items()})

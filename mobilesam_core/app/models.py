@@ -43,6 +43,11 @@ class Models:
                 self._opened[name] = self._openers[name]()
             return self._opened[name]
 
+    def name_of(self, runtime: Runtime) -> str:
+        """What the user knows a model by that :meth:`get` gave."""
+        with self._lock:
+            return next(name for name, opened in self._opened.items() if opened is runtime)
+
 
 def everything_settings(runtime: Runtime) -> AmgConfig:
     """Where the settings of everything mode begin; for the small model, whose scores are lower, with lower thresholds

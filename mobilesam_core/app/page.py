@@ -111,24 +111,34 @@ class Page:
             # Clicks follow one another at once; what takes seconds waits its turn, so that clicks stay quick.
             quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "multiple", "concurrency_limit": 4}
             quick |= {"concurrency_id": "clicks", "api_visibility": "private"}
-            slow = quick | {"trigger_mode": "once", "concurrency_limit": 1, "concurrency_id": "work"}
+            slow = quick | {"concurrency_limit": 1, "concurrency_id": "work"}
             canvas.point(self._point, token, shown, **quick)
             canvas.box(self._box, token, shown, **quick)
             canvas.undo(self._undo, token, shown, **quick)
             canvas.clear(self._clear, token, shown, **quick)
             output.input(self._choose, [token, output], shown, **quick)
-            blocks.load(self._begin, None, [token, *shown], **quick)
+            begun = blocks.load(self._begin, None, [token, *shown], **quick)
+            if self._open_first:
+                begun.then(self._first_sample, token, shown, **slow)
             samples.pick(self._sample, token, shown, **slow)
             canvas.received(self._received, token, shown, **slow)
-            model.input(self._use, [token, model], [*shown, *settings], js=_saying("Opening the model…"), **slow)
-            everything.click(self._everything, [token, *settings], shown, js=_saying("Looking for everything…"), **slow)
+            used = [*shown, model, *settings]
+            model.input(self._use, [token, model], used, js=_saying("Opening the model…"), **slow)
+            once = slow | {"trigger_mode": "once"}
+            everything.click(self._everything, [token, *settings], shown, js=_saying("Looking for everything…"), **once)
         return blocks
 
     def _begin(self) -> list[Any]:
         session = Session(self._models.first)
         self._visitors.add(session)
-        change = (lambda it: it.open(self._samples[0])) if self._open_first else _nothing
-        return [session.token, *self._change(session.token, change)]
+        return [session.token, *self._change(session.token, _nothing)]
+
+    def _first_sample(self, token: str) -> list[Any]:
+        return self._change(token, lambda session: self._open(session, self._samples[0]))
+
+    def _open(self, session: Session, image: NamedImage) -> None:
+        session.open(image)
+        self._visitors.make_room()
 
     def _point(self, token: str, event: gr.EventData) -> list[Any]:
         def change(session: Session) -> None:
@@ -158,18 +168,17 @@ class Page:
             (number,) = _numbers([_field(event, "number")], 1)
             if not 0 <= number < len(self._samples):
                 raise PromptError(f"There is no sample {number:g}.")
-            session.open(self._samples[int(number)])
-            self._visitors.make_room()
+            self._open(session, self._samples[int(number)])
 
         return self._change(token, change)
 
     def _received(self, token: str) -> list[Any]:
         def change(session: Session) -> None:
             image = session.received
-            if image is None:
+            if image is not None:
+                self._open(session, image)
+            elif session.image is None:  # else it was opened in place of one that came before it
                 raise UsageError("No image has come.", "Open one.")
-            session.open(image)
-            self._visitors.make_room()
 
         return self._change(token, change)
 
@@ -181,7 +190,15 @@ class Page:
             session.use(runtime)
             settings[:] = _values(everything_settings(runtime))
 
-        return [*self._change(token, change), *settings]
+        shown = self._change(token, change)
+        return [*shown, self._chosen_model(token), *settings]
+
+    def _chosen_model(self, token: str) -> Any:
+        """What the list of models is to name: the one that is used, whatever was chosen."""
+        try:
+            return self._models.name_of(self._visitors.get(token).runtime)
+        except MobileSamError:
+            return gr.skip()
 
     def _everything(self, token: str, *values: Any) -> list[Any]:
         def change(session: Session) -> str | None:

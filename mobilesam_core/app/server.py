@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import socket
@@ -32,7 +33,11 @@ _HEADERS = (
 )
 
 # Images come and go by addresses of our own.
-_REFUSED = ("file", "upload", "proxy", "stream", "deep_link", "dev", "component_server", "vibe")
+_REFUSED = (
+    *("file", "upload", "proxy", "stream", "deep_link", "dev", "component_server", "custom_component"),
+    *("process_recording", "vibe", "undo-vibe"),
+)
+_DECODED_AT_ONCE = 2  # uploads: a small file may be a large image
 
 _Message = MutableMapping[str, Any]
 
@@ -132,26 +137,48 @@ def serve(
 
 
 def build_application(models: Models, samples: Sequence[NamedImage], open_first: bool, port: int) -> Any:
-    """The web application: Gradio's page, and what its canvas fetches of a session, by the session's secret token."""
+    """The web application: Gradio's page, and what its canvas sends and fetches."""
     import gradio as gr
+
+    from mobilesam_core.app.page import Page, css, theme
+
+    visitors = Visitors()
+    blocks = Page(models, visitors, samples, open_first).build()
+    return gr.mount_gradio_app(
+        build_routes(visitors),
+        blocks,
+        path="/",
+        server_port=port,
+        footer_links=[],
+        run_history=False,
+        max_file_size=MAX_BYTES,
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        theme=theme(),
+        css=css(),
+    )
+
+
+def build_routes(visitors: Visitors) -> Any:
+    """Without the page: what a canvas sends and fetches of a session of ``visitors``, by the session's secret token."""
     from fastapi import FastAPI
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
-    from mobilesam_core.app.page import Page, css, theme
-
-    visitors = Visitors()
+    decoding = asyncio.Semaphore(_DECODED_AT_ONCE)
 
     def give(request: Request) -> Response:
         what = request.path_params["what"]
+        if what not in ("photo", "layer", *FILES):
+            return PlainTextResponse(f"There is no {what}.", 404)
         try:
             session = visitors.get(request.path_params["token"])
             with session.lock:
                 content, headers, media = _content(session, what)
-        except KeyError:
-            return PlainTextResponse(f"There is no {what}.", 404)
         except MobileSamError as error:
             return PlainTextResponse(str(error), 404)
         return Response(content, media_type=media, headers={"Cache-Control": "no-store", **headers})
@@ -167,7 +194,9 @@ def build_application(models: Models, samples: Sequence[NamedImage], open_first:
                 if size <= MAX_BYTES:
                     content += chunk
             check_bytes(name, size)
-            session.received = await run_in_threadpool(read_upload, name, bytes(content))
+            async with decoding:
+                session.received = await run_in_threadpool(read_upload, name, bytes(content))
+            visitors.make_room()
         except MobileSamError as error:
             return JSONResponse({"problem": str(error)})
         return JSONResponse({})
@@ -177,21 +206,7 @@ def build_application(models: Models, samples: Sequence[NamedImage], open_first:
         routes=[Route("/of/{token}/image", receive, methods=["POST"]), Route("/of/{token}/{what}", give)],
     )
     application.add_middleware(_StayHere)
-    blocks = Page(models, visitors, samples, open_first).build()
-    return gr.mount_gradio_app(
-        application,
-        blocks,
-        path="/",
-        server_port=port,
-        footer_links=[],
-        run_history=False,
-        ssr_mode=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        pwa=False,
-        theme=theme(),
-        css=css(),
-    )
+    return application
 
 
 class _StayHere:
@@ -224,7 +239,6 @@ def _content(session: Session, what: str) -> tuple[bytes, dict[str, str], str]:
     """What is fetched: bytes, headers and media type.
 
     Raises:
-        KeyError: there is no such thing.
         UsageError: not yet.
     """
     if what in ("photo", "layer"):

@@ -80,23 +80,30 @@ class Session:
     @property
     def size_in_bytes(self) -> int:
         """About what it keeps in memory."""
-        image, encoded = self.image, self._encoded
-        if image is None or encoded is None:
-            return 0
-        return image.pixels.nbytes + 4 * int(np.prod(encoded.embedding.shape))
+        images = [image for image in (self.image, self.received) if image is not None]
+        embedding = 0 if self._encoded is None else 4 * int(np.prod(self._encoded.embedding.shape))
+        return sum(image.pixels.nbytes for image in images) + embedding
 
     def open(self, image: NamedImage) -> None:
-        """Encode an image, once; prompts begin anew."""
+        """Encode an image, once; prompts begin anew. Meanwhile the one before may be asked things."""
+        runtime = self.runtime
+        encoded = _encode(runtime, image.pixels)
         with self.lock:
-            self._encoded = _encode(self.runtime, image.pixels)
-            self.image, self.received = image, None
+            if self.runtime is not runtime:
+                raise UsageError("Another model was chosen while the image was opened.", "Open it again.")
+            self._encoded, self.image = encoded, image
+            if self.received is image:  # not another one that has come since
+                self.received = None
             self._show((), None)
             self.opened = self.revision
 
     def use(self, runtime: Runtime) -> None:
         """Go on with another model: the same image and prompts, encoded and answered anew."""
+        image = self.image
+        encoded = None if image is None else _encode(runtime, image.pixels)
         with self.lock:
-            encoded = None if self.image is None else _encode(runtime, self.image.pixels)
+            if self.image is not image:
+                raise UsageError("Another image was opened while the model was.", "Choose the model again.")
             self.runtime, self._encoded = runtime, encoded
             self._show(self.steps, self._ask(self.steps))
 

@@ -70,12 +70,13 @@ def render(result: DemoResult) -> str:
 
 
 def _summary(result: DemoResult) -> str:
-    drawn = result.of("draw")
+    drawn, whole = result.of("draw"), len(result.steps) == len(result.planned)
     objects = f"{drawn.figures['train_objects']:.0f} tools" if drawn else "Tools"
+    done = "learnt, found, exported and quantised" if whole else f"taken through {len(result.steps)} steps"
     return (
-        f"{objects} that the weights nano had never seen were drawn, learnt, found, exported and quantised on this "
-        f"machine in {_minutes(result.seconds)}, without a network. Each command below did what stands beside it, and "
-        "does it again where mobilesam demo was run."
+        f"{objects} that the weights nano had never seen were drawn and {done} on this machine in "
+        f"{_minutes(result.seconds)}, without a network. Each command below did what stands beside it, and does it "
+        "again where mobilesam demo was run."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,11 +130,11 @@ class DemoFolder:
             OutputError: one cannot be written.
         """
         draw = _DRAW.format(
-            draw=self.draw_config.as_posix(), images=options.images, measured=options.measured, side=_SIDE
+            draw=shlex.quote(self.draw_config.as_posix()), images=options.images, measured=options.measured, side=_SIDE
         )
         train = _TRAIN.format(
-            train=self.train_config.as_posix(),
-            run=self.run.path.as_posix(),
+            train=shlex.quote(self.train_config.as_posix()),
+            run=shlex.quote(self.run.path.as_posix()),
             image_size=options.image_size,
             data=_quoted(self.data),
             runs=_quoted(self.path / "runs"),

@@ -146,3 +146,33 @@ def test_another_build_of_a_package_counts(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(packages.importlib.metadata, "version", version)
     assert version_of("opencv-python-headless") == "4.10 (opencv-python)" and version_of("torch") is None
+
+
+def test_without_a_home_and_with_a_cache_that_may_not_be_entered(
+    run_cli: Run, probed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed(FINE)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for variable in ("MOBILESAM_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "home", homeless)
+        patch.setattr(sys, "platform", "linux")
+        document = run_cli("doctor", "--json").json
+    assert document["healthy"] and state(document, "Weights", "cache")[0] == "note"
+
+    def closed(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", closed)
+        assert not workflow._may_write(Path("/root/cache"))
+
+
+def test_providers_that_cannot_be_listed_are_a_problem(run_cli: Run, probed: Any) -> None:
+    probed(FINE + '\n{"step": "providers", "problem": "ImportError: no library"}')
+    ran = run_cli("doctor", "--json")
+    assert ran.code == 1 and state(ran.json, "Computing", "ONNX Runtime") == ("problem", "ImportError: no library")

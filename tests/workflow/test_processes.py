@@ -160,3 +160,10 @@ def test_more_processes_than_images_of_a_batch_are_refused(start: Start) -> None
     begun = start("--devices", "2", "--set", "optim.batch_size=1")
     _, err = begun.communicate(timeout=60)
     assert begun.returncode == 2 and err.count("too few images for 2 processes") == 1, err
+
+
+def test_what_goes_wrong_in_all_is_told_once(start: Start) -> None:
+    missing = "data.train={format: folder, images: nowhere, masks: nowhere, mask_mode: binary}"
+    begun = start("--devices", "2", "--set", missing)
+    _, err = begun.communicate(timeout=120)
+    assert begun.returncode == 1 and err.count("nowhere") == 1 and "Another of the" not in err, err

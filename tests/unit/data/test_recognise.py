@@ -265,3 +265,20 @@ def test_masks_without_objects_and_files() -> None:
     with pytest.raises(DataError, match="no mask that can be read"):
         read_masks_as([Path("none/1.png")])
     assert mask_mode_of(Path("none"), Path("none")) is None
+
+
+def test_a_file_that_is_named_is_read_and_one_that_is_broken_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "of/data"
+    folder.mkdir(parents=True)
+    no_masks(folder)
+    (folder / "broken.json").write_text('{"images": [')
+    with pytest.raises(DataError, match=r"broken\.json: .* is not JSON"):
+        recognise(folder)
+    with pytest.raises(DataError, match="is not JSON"):
+        recognise(folder / "broken.json")
+    for number in range(25):
+        (folder / f"{number:02d}.json").write_text("{}")
+    image = {"id": 1, "file_name": "a.png", "height": 48, "width": 64}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]], "bbox": [1, 1, 8, 8]}
+    (folder / "zz.json").write_text(json.dumps({"images": [image], "annotations": [{**annotation, "area": 32}]}))
+    assert recognise(folder / "zz.json").train.format == "coco"
