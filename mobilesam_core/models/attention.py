@@ -44,49 +44,22 @@ class Reading:
     which pays while ``h·T < D/2``. The keys' bias adds the same to all scores of a token, so the softmax does not
     see it.
 
-    The image may be read in pieces, by :meth:`look` and then :meth:`result`: numerator and denominator of the softmax
-    are sums, kept relative to the highest score so far (Milakov & Gimelshein, "Online normalizer calculation for
-    softmax", 2018).
-
     queries: ``(N, T, D)``. placed, image: ``(N, P, D)``, with and without positions.
     """
 
     def __init__(self, attention: Attention, queries: Tensor) -> None:
         self._attention, self._queries = attention, queries
-        self.absorbs = attention.num_heads * queries.shape[1] < attention.q_proj.out_features
-        self._so_far: tuple[Tensor, Tensor, Tensor] | None = None  # highest score, numerator, denominator
-        if self.absorbs:
+        self._absorbs = attention.num_heads * queries.shape[1] < attention.q_proj.out_features
+        if self._absorbs:
             q = attention.split(attention.q_proj(queries))
             probes = (q * scale_of(q)) @ matrix_of(attention.k_proj).unflatten(0, (attention.num_heads, -1))
             self._probes = probes.flatten(1, 2)
 
     def __call__(self, placed: Tensor, image: Tensor) -> Tensor:
         """``(N, T, D)``, read in the whole image."""
-        if not self.absorbs:
+        if not self._absorbs:
             return self._attention(self._queries, placed, image)
-        return self._project(attention_weights(self._probes @ placed.mT) @ image)
-
-    def look(self, placed: Tensor, image: Tensor) -> None:
-        """Read one more piece of the image; without gradients, and only where this :attr:`absorbs`."""
-        scores = (self._probes @ placed.mT).float()
-        best = scores.amax(dim=2, keepdim=True)
-        if self._so_far is not None:
-            best = torch.maximum(best, self._so_far[0])
-        weights = _without_denormals(scores.sub_(best).exp_())
-        seen, total = (weights.to(image.dtype) @ image).float(), weights.sum(dim=2, keepdim=True)
-        if self._so_far is not None:
-            best_before, seen_before, total_before = self._so_far
-            less = (best_before - best).exp_()
-            seen, total = torch.addcmul(seen, seen_before, less), torch.addcmul(total, total_before, less)
-        self._so_far = best, seen, total
-
-    def result(self) -> Tensor:
-        """``(N, T, D)``, read in all pieces."""
-        assert self._so_far is not None
-        _, seen, total = self._so_far
-        return self._project((seen / total).to(self._probes.dtype))
-
-    def _project(self, seen: Tensor) -> Tensor:
+        seen = attention_weights(self._probes @ placed.mT) @ image
         attention, h = self._attention, self._attention.num_heads
         values = seen.unflatten(1, (h, -1)) @ matrix_of(attention.v_proj).unflatten(0, (h, -1)).mT
         values = values + attention.v_proj.bias.view(h, 1, -1)
@@ -156,11 +129,7 @@ def attention_weights(scores: Tensor) -> Tensor:
     Trained attention is peaked. What it hardly looks at gets weights below the normal range of float32, and a CPU takes
     a hundred cycles for each product with one of them.
     """
-    return _without_denormals(scores.softmax(dim=2))
-
-
-def _without_denormals(weights: Tensor) -> Tensor:
-    return F.threshold(weights, 1e-20, 0.0, inplace=not torch.is_grad_enabled())
+    return F.threshold(scores.softmax(dim=2), 1e-20, 0.0, inplace=not torch.is_grad_enabled())
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:

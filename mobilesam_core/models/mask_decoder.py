@@ -16,6 +16,8 @@ from mobilesam_core.models.transformer import TwoWayTransformer
 NUM_MASKS = 4
 """Mask 0 is for prompts that mean one object; 1 to 3 are the multimask output."""
 
+_PIECE = 2048  # image tokens
+
 
 class DecoderOutput(NamedTuple):
     """What the decoder says of N prompts.
@@ -101,18 +103,48 @@ class MaskDecoder(nn.Module):
         Each transposed convolution doubles the grid without overlap: it is a matrix product that turns a token into
         2 x 2. So tokens stay rows to the end, and only the logits, a fraction of the numbers, are put in their places.
         """
-        grid = math.isqrt(image.shape[1])
+        parts = pieces(image[0], len(image)) if torch.is_inference_mode_enabled() else [slice(None)]
+        drawn = [self.finish(F.linear(image[:, part], *self.split_layer), filters) for part in parts]
+        return self.arrange(drawn[0] if len(drawn) == 1 else torch.cat(drawn, dim=2))
+
+    @property
+    def split_layer(self) -> tuple[Tensor, Tensor]:
+        """Weight ``(D, D)`` and bias of the first convolution: of a token it makes four of a quarter of its width."""
+        return _split_layer(self.output_upscaling[0])
+
+    def finish(self, split: Tensor, filters: Tensor) -> Tensor:
+        """Logits ``(N, K, P, 16)`` of ``(N, K, D/8)`` filters on P split tokens ``(N, P, D)``: 4 x 4 of each, two by
+        two."""
         first, norm, activation, second, _ = self.output_upscaling
-        assert isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.ConvTranspose2d)
-        assert isinstance(norm, LayerNorm2d)
-        x = F.layer_norm(_split(image, first), [first.out_channels], norm.weight, norm.bias, norm.eps)
-        x = activation(_split(activation(x), second)).flatten(1, 3)
-        logits = (filters @ x.transpose(1, 2)).unflatten(2, (grid, grid, 2, 2, 2, 2))
-        return logits.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(*filters.shape[:2], 4 * grid, 4 * grid)
+        assert isinstance(first, nn.ConvTranspose2d) and isinstance(norm, LayerNorm2d)
+        x = F.layer_norm(split.unflatten(2, (4, -1)), [first.out_channels], norm.weight, norm.bias, norm.eps)
+        x = activation(F.linear(activation(x), *_split_layer(second)))
+        # The filters are transposed, not the image: of a batch in bfloat16 torch would copy it.
+        logits = x.unflatten(3, (4, -1)).flatten(1, 3) @ filters.mT
+        return logits.mT.unflatten(2, (split.shape[1], 16))
+
+    def arrange(self, logits: Tensor) -> Tensor:
+        """``(..., g², 16)`` logits as :meth:`finish` makes them, to ``(..., 4g, 4g)``."""
+        grid = math.isqrt(logits.shape[-2])
+        several = range(logits.ndim - 2)
+        placed = (
+            logits.unflatten(-1, (2, 2, 2, 2)).unflatten(-5, (grid, grid)).permute(*several, -6, -4, -2, -5, -3, -1)
+        )
+        return placed.reshape(*logits.shape[:-2], 4 * grid, 4 * grid)
 
 
-def _split(x: Tensor, convolution: nn.ConvTranspose2d) -> Tensor:
-    """``(..., D)`` tokens to ``(..., 4, E)``: the four, row by row, that a 2 x 2 convolution makes of each."""
-    weight = convolution.weight.permute(2, 3, 1, 0).flatten(0, 2)
-    assert convolution.bias is not None
-    return F.linear(x, weight, convolution.bias.repeat(4)).unflatten(-1, (4, -1))
+def pieces(image: Tensor, count: int) -> list[slice]:
+    """Parts of the ``(P, D)`` tokens of an image to draw masks of, for ``count`` prompts, one after the other.
+
+    On a CPU, so that what is computed stays in its caches, and in memory that the process already has: to be given new
+    pages by the system takes as long as to compute what is written in them.
+    """
+    places = len(image)
+    step = max(1, _PIECE // count) if image.device.type == "cpu" else places
+    return [slice(start, start + step) for start in range(0, places, step)]
+
+
+def _split_layer(convolution: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight ``(4 E, D)`` and bias of a linear layer: of a token it makes the 2 x 2 that a convolution does."""
+    assert isinstance(convolution, nn.ConvTranspose2d) and convolution.bias is not None
+    return convolution.weight.permute(2, 3, 1, 0).flatten(0, 2), convolution.bias.repeat(4)

@@ -1,33 +1,25 @@
-"""The mask decoder for many prompts on one image: the same numbers with a fraction of the work.
+"""The mask decoder for the prompts of training images: the same numbers, and gradients, with a fraction of the work.
 
 All prompts of an image share its tokens, which are many (P, 4096 for ``vit_t``) and wide (D), while a prompt has few
-(T, 7 for a point or a box). So:
-
-- what the first block computes from the image alone is computed once;
-- later on the image's projections are absorbed into the tokens (:class:`~mobilesam_core.models.attention.Reading`);
-- each piece of the image is written to and read at once, while it is in the caches;
-- masks are drawn for those prompts alone whose predicted IoU is worth it.
+(T, 7 for a point or a box). So what the first block computes from the image alone is computed once, and later on the
+image's projections are absorbed into the tokens (:class:`~mobilesam_core.models.attention.Reading`). For hundreds of
+prompts on one image, without gradients, :mod:`~mobilesam_core.models.factored_decoder` goes further.
 
 Letters of shapes: N prompts, T tokens of each, h heads of width d, P image tokens, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mobilesam_core.models.attention import Attention, Reading, Spreading, Writing, attend, scale_of
 from mobilesam_core.models.mask_decoder import DecoderOutput
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.prompts.tensors import PromptTensors
-
-Write = Callable[[slice], Tensor]
-"""From places of an image to what is written there."""
-
-_PIECE = 1024  # image tokens
 
 
 @dataclass(frozen=True)
@@ -52,9 +44,6 @@ class SharedImageDecoder:
         none = model.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
         self._image = (embedding + none).flatten(2).mT.contiguous()
         self._positions = model.prompt_encoder.get_dense_pe().flatten(2).mT.contiguous()
-        on_cpu = embedding.device.type == "cpu"
-        places = self._image.shape[1]
-        self._pieces = [slice(start, start + _PIECE) for start in range(0, places, _PIECE)] if on_cpu else []
         first = self._decoder.transformer.layers[0]
         placed = self._image + self._positions
         read, write = first.cross_attn_token_to_image, first.cross_attn_image_to_token
@@ -71,29 +60,22 @@ class SharedImageDecoder:
         tokens = first.norm1(first.self_attn(positions, positions, positions, mask))
         tokens = first.norm2(tokens + self._read_first(first.cross_attn_token_to_image, tokens + positions))
         tokens = first.norm3(tokens + first.mlp(tokens))
-        write_first = self._writing_first(first.cross_attn_image_to_token, tokens + positions, tokens, mask)
+        image = first.norm4(
+            self._image + self._write_first(first.cross_attn_image_to_token, tokens + positions, tokens, mask)
+        )
 
         tokens = second.norm1(tokens + second.self_attn(tokens + positions, tokens + positions, tokens, mask))
-        reading = Reading(second.cross_attn_token_to_image, tokens + positions)
-        image, seen = self._pass(self._image, write_first, first.norm4, reading)
+        placed = image + self._positions
+        seen = Reading(second.cross_attn_token_to_image, tokens + positions)(placed, image)
         tokens = second.norm2(tokens + seen)
         tokens = second.norm3(tokens + second.mlp(tokens))
         writing = Writing(second.cross_attn_image_to_token, tokens + positions, tokens, mask)
+        image = second.norm4(image + writing(placed))
 
-        reading = Reading(transformer.final_attn_token_to_image, tokens + positions)
-        before = image
-        image, seen = self._pass(
-            before, lambda at: writing(before[:, at] + self._positions[:, at]), second.norm4, reading
-        )
+        seen = Reading(transformer.final_attn_token_to_image, tokens + positions)(image + self._positions, image)
         tokens = transformer.norm_final_attn(tokens + seen)
         filters, iou_predictions = self._decoder.read_tokens(tokens)
         return Answers(iou_predictions, filters, image, tokens)
-
-    def draw_masks(self, answers: Answers, prompts: Tensor, outputs: Tensor) -> Tensor:
-        """The ``(M, 4g, 4g)`` logits of M masks: output ``outputs[i]`` (0 to 3) of prompt ``prompts[i]``, each
-        ``(M,)`` int64."""
-        rows, places = prompts.unique(return_inverse=True)
-        return self._decoder.draw_masks(answers.image[rows], answers.filters[rows])[places, outputs]
 
     def _read_first(self, attention: Attention, queries: Tensor) -> Tensor:
         """The first block's tokens read the image that all prompts share: all their queries at once."""
@@ -102,27 +84,12 @@ class SharedImageDecoder:
         out = attend(q[None], self._first_keys[None], self._first_values[None])[0]
         return attention.out_proj(out.unflatten(1, (n, t)).permute(1, 2, 0, 3).flatten(2))
 
-    def _writing_first(self, attention: Attention, keys: Tensor, values: Tensor, mask: Tensor | None) -> Write:
+    def _write_first(self, attention: Attention, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """The first block's tokens write: the queries of the image are those that all prompts share."""
         n, t = keys.shape[:2]
         k = attention.split(attention.k_proj(keys)).transpose(0, 1).flatten(1, 2)
         scores = ((k * scale_of(k)) @ self._first_queries.mT).unflatten(1, (n, t)).transpose(0, 1)
-        spread = Spreading(attention, values, mask)
-        return lambda at: spread(scores[..., at])
-
-    def _pass(self, image: Tensor, write: Write, norm: nn.Module, reading: Reading) -> tuple[Tensor, Tensor]:
-        """Tokens write into the image, and the next ones read in what comes of it: the new image, what they see.
-
-        In pieces small enough to stay in a CPU's caches all the way: else half of the time goes into moving them.
-        """
-        if not (self._pieces and reading.absorbs and not torch.is_grad_enabled()):
-            image = norm(image + write(slice(None)))
-            return image, reading(image + self._positions, image)
-        parts = []
-        for piece in self._pieces:
-            parts.append(norm(image[:, piece] + write(piece)))
-            reading.look(parts[-1] + self._positions[:, piece], parts[-1])
-        return torch.cat(parts, dim=1), reading.result()
+        return Spreading(attention, values, mask)(scores)
 
 
 def decode_shared(

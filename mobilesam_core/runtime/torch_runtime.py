@@ -14,8 +14,8 @@ from torch import Tensor
 from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.config.amg import AmgThresholds
 from mobilesam_core.config.precision import Precision
+from mobilesam_core.models.factored_decoder import FactoredAnswers, FactoredDecoder
 from mobilesam_core.models.sam import Sam
-from mobilesam_core.models.shared_decoder import Answers, SharedImageDecoder
 from mobilesam_core.ops.frame import Frame, resize_image
 from mobilesam_core.ops.resize import restore_masks, to_tensor
 from mobilesam_core.ops.upscale import MaskUpscaler, Measured, interpolation
@@ -27,9 +27,8 @@ from mobilesam_core.stores.producer import Producer
 
 # Bytes that the objects decoded at one time may take, about.
 _CPU_BUDGET, _ACCELERATOR_BUDGET = 2**29, 2**32
-# Bytes of image tokens of all points that an accelerator asks about together, and of full-resolution logits there. On a
-# CPU twice as many points are a tenth quicker; but memory is left in pieces then, and grows over hundreds of images.
-_ACCELERATOR_CHUNK, _ACCELERATOR_LOGITS = 2**28, 2**30
+# Bytes of the image tokens of all points that are asked about together, and of an accelerator's full-resolution logits.
+_CPU_CHUNK, _ACCELERATOR_CHUNK, _ACCELERATOR_LOGITS = 2**25, 2**28, 2**30
 
 
 def open_torch(
@@ -158,25 +157,21 @@ class TorchSearch:
     """A :class:`~mobilesam_core.runtime.protocol.PointSearch` that computes what an image's points share once."""
 
     def __init__(self, model: Sam, image: EncodedImage) -> None:
-        self._decoder = SharedImageDecoder(model, image.embedding)
+        self._decoder = FactoredDecoder(model, image.embedding)
         self._device, self._frame = image.embedding.device, image.frame
         self._grid = 4 * image.embedding.shape[-1]
         on_cpu = self._device.type == "cpu"
-        self.points_at_once = (
-            points_at_once(image.embedding) if on_cpu else points_at_once(image.embedding, _ACCELERATOR_CHUNK)
-        )
+        self.points_at_once = points_at_once(image.embedding, _CPU_CHUNK if on_cpu else _ACCELERATOR_CHUNK)
         self._upscaler = _upscaler(image.frame, self._grid) if on_cpu else None
 
-    @torch.no_grad()
-    def ask(self, points: np.ndarray) -> tuple[Answers, np.ndarray]:
+    def ask(self, points: np.ndarray) -> tuple[FactoredAnswers, np.ndarray]:
         placed = torch.zeros(len(points), 2, 2, device=self._device)
         placed[:, 0] = torch.from_numpy(points).to(self._device, torch.float32)
         labels = torch.tensor([POSITIVE, PAD], device=self._device).expand(len(points), 2)
         answers = self._decoder(PromptTensors(placed, labels))
         return answers, answers.iou_predictions[:, 1:].float().cpu().numpy()
 
-    @torch.no_grad()
-    def draw(self, answers: Answers, points: np.ndarray, outputs: np.ndarray) -> Tensor:
+    def draw(self, answers: FactoredAnswers, points: np.ndarray, outputs: np.ndarray) -> Tensor:
         rows, chosen = (torch.from_numpy(each).to(self._device) for each in (points, outputs + 1))
         return self._decoder.draw_masks(answers, rows, chosen).float()
 

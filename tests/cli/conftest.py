@@ -68,7 +68,7 @@ def run_process() -> Run:
             text=True,
             timeout=240,
             check=False,
-            env={**os.environ, "COLUMNS": "200"},
+            env={**os.environ, "COLUMNS": "300"},
         )
         return Ran(ended.returncode, ended.stdout, ended.stderr)
 

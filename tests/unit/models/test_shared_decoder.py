@@ -4,43 +4,11 @@ import pytest
 import torch
 
 from mobilesam_core.config.model import ModelConfig
-from mobilesam_core.models import shared_decoder
 from mobilesam_core.models.attention import attention_weights
 from mobilesam_core.models.registry import build_sam
-from mobilesam_core.models.shared_decoder import SharedImageDecoder, decode_shared
+from mobilesam_core.models.shared_decoder import decode_shared
 from mobilesam_core.prompts.tensors import PromptTensors
-from mobilesam_core.prompts.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD, POSITIVE
-
-
-def _prompts(kind: str, n: int, size: int) -> PromptTensors:
-    points = torch.rand(n, 2, 2) * size
-    if kind == "point":
-        points[:, 1] = 0
-        return PromptTensors(points, torch.tensor([POSITIVE, PAD]).expand(n, 2))
-    return PromptTensors(points.sort(dim=1).values, torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]).expand(n, 2))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("kind", ["point", "box"])
-@pytest.mark.parametrize("piece", [1024, 100])
-def test_it_answers_as_the_decoder_does(kind: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_decoder, "_PIECE", piece)
-    torch.manual_seed(0)
-    model = build_sam(ModelConfig(name="vit_nano", image_size=256)).eval()
-    for parameter in model.mask_decoder.parameters():  # biases start at zero and would hide
-        parameter.add_(torch.randn_like(parameter) * 0.05)
-    embedding = torch.randn(1, 128, 16, 16)
-    embedding[..., 3, 5] *= 8  # attention is peaked: of what comes before and after it, little is left
-    prompts = _prompts(kind, 5, model.image_size)
-    expected = model.decode(embedding, torch.zeros(5, dtype=torch.int64), prompts)
-
-    decoder = SharedImageDecoder(model, embedding)
-    answers = decoder(prompts)
-    torch.testing.assert_close(answers.iou_predictions, expected.iou_predictions, atol=1e-5, rtol=1e-5)
-    rows, outputs = torch.tensor([4, 0, 4, 2]), torch.tensor([1, 3, 2, 0])
-    masks = decoder.draw_masks(answers, rows, outputs)
-    torch.testing.assert_close(masks, expected.low_res_logits[rows, outputs], atol=2e-5, rtol=1e-5)
-    assert decoder.draw_masks(answers, rows[:0], outputs[:0]).shape == (0, 64, 64)
+from mobilesam_core.prompts.types import ABSENT, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, PAD
 
 
 @pytest.mark.parametrize("training", [False, True])
