@@ -327,7 +327,9 @@ def main() -> None:
         random = Path(folder) / "vit_t.pt"
         # In processes of their own too: a child's peak starts at the size of its parent.
         child("--weights", random)
-        cases: dict[str, list[str]] = {f"vit_t, survival {share}": ["float32", "bf16"] for share in SHARES}
+        # Coarse-to-fine for its time: what it finds of noise, says nothing.
+        of_noise = ["float32", "bf16", "coarse-to-fine"]
+        cases: dict[str, list[str]] = {f"vit_t, survival {share}": of_noise for share in SHARES}
         cases["nano"] = list(VARIANTS)
         cases = {case: own for case, own in cases.items() if args.case is None or case.startswith(args.case)}
         for photo, drawn in zip(photos, draw(Path(folder), args.count), strict=True):

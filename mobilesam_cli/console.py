@@ -82,7 +82,8 @@ class ConsoleReporter:
 
     @contextmanager
     def task(self, description: str, total: int | None, unit: str = "", start: int = 0) -> Iterator[ProgressTask]:
-        if not stderr().is_terminal:
+        # Not rich's own answer: FORCE_COLOR, which notebooks and CI set, makes no terminal that bars can be redrawn on.
+        if not stderr().file.isatty():
             yield _PlainTask(self, description, total, unit, start)
             return
         progress = self._start_bars()

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mobilesam_core.config.base import Config
 from mobilesam_core.config.data import DataConfig
@@ -24,6 +24,11 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 def as_name(text: str, otherwise: str) -> str:
     """``text`` with what a :data:`Name` may not hold made ``-``; ``otherwise`` if nothing is left."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or otherwise
+
+
+def _quoted(precision: Any) -> Any:
+    """YAML, and ``--set``, read 32 without quotes as a number."""
+    return "32" if precision == 32 else precision
 
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
@@ -123,7 +128,7 @@ class RunConfig(Config):
     one, or as many as ``torchrun`` or ``srun`` started)."""
     strategy: Literal["ddp"] = "ddp"
     """How they share it: each has the whole model and its part of every batch (distributed data parallel)."""
-    precision: Literal["32", "bf16", "fp16"] = "32"
+    precision: Annotated[Literal["32", "bf16", "fp16"], BeforeValidator(_quoted)] = "32"
     """``bf16`` and ``fp16`` are mixed precision: weights stay in float32."""
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of the step (null: all cores)."""

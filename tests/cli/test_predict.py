@@ -26,6 +26,16 @@ def options(nano_checkpoint: Path, tmp_path: Path) -> tuple[object, ...]:
     return "--checkpoint", nano_checkpoint, "--out", tmp_path / "out", "--device", "cpu"
 
 
+def test_progress_is_plain_where_colours_are_forced(
+    run_process: Run, photo: Path, nano_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in notebooks and CI."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    ran = run_process("predict", photo, "--point", "40,20", "--checkpoint", nano_checkpoint, "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    assert "1/1" in ran.err and "\x1b[2K" not in ran.err
+
+
 def test_points_and_a_box_make_one_object(run_process: Run, photo: Path, options: tuple, tmp_path: Path) -> None:
     prompts = ("--point", "40,20", "--negative", "5,5", "--box", "10,8,70,40")
     ran = run_process("predict", photo, *prompts, *options)

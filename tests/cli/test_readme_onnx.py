@@ -35,7 +35,7 @@ def test_it_segments_with_numpy_pillow_and_onnxruntime_alone(
     (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
     exported = run_cli(
         *("export", "onnx", "--checkpoint", "nano", "--combined", "--embed-preprocessing", "--single-mask"),
-        *("--out", tmp_path / "onnx"),
+        *("--out", tmp_path / "one_file"),
     )
     assert exported.code == 0, exported.err
     ended = subprocess.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -71,7 +71,11 @@ class Tree:
         hits: Counter[Path] = Counter()
         for stem in stems:
             hits.update(folder.path for folder in self._of_stem.get(stem, ()))
-        if not hits:
+        return self.most_alike(hits, near)
+
+    def most_alike(self, hits: Mapping[Path, int], near: Path) -> Folder | None:
+        """Of the folders with ``hits`` the one most alike ``near`` in split, then in these and in path; or None."""
+        if not any(hits.values()):
             return None
         wanted = self.relative(near)
 
@@ -79,7 +83,8 @@ class Tree:
             place = self.relative(folder.path)
             shared = sum(part in wanted.parts for part in place.parts)
             # Stems like 0001 are in every split, and not in each as often.
-            return hits[folder.path] > 0, split_of(place) == split_of(wanted), hits[folder.path] + shared
+            own = hits.get(folder.path, 0)
+            return own > 0, split_of(place) == split_of(wanted), own + shared
 
         return max(self.folders, key=rank)
 

@@ -78,6 +78,12 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
     assert load_train_config(write(tmp_path, MINIMAL), ["optim.lr=3e-5"]).optim.lr == 3e-5
 
 
+def test_a_precision_needs_no_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("data: {train: {format: shapes}}\ntrain: {precision: 32}\n")
+    assert load_train_config(str(tmp_path / "a.yaml")).train.precision == "32"
+    assert load_train_config(str(tmp_path / "a.yaml"), ["train.precision=32"]).train.precision == "32"
+
+
 def test_all_errors_come_at_once_with_their_paths(tmp_path: Path) -> None:
     text = """
 model: {name: vit_x}

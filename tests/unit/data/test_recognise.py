@@ -66,7 +66,10 @@ def test_splits_are_told_by_their_names(target: TargetName, tmp_path: Path) -> N
         write_set(target, tmp_path / split, count, seed)
     found = recognise(tmp_path)
     assert found.val is not None and found.remarks == ()
-    assert [len(build_source(each, found.root)) for each in (found.train, found.val)] == [4, 2]
+    sources = [build_source(each, found.root) for each in (found.train, found.val)]
+    assert [len(source) for source in sources] == [4, 2]
+    # Files have the same names in both.
+    assert [Path(source[0].source).relative_to(tmp_path).parts[0] for source in sources] == ["training", "valid"]
 
 
 def test_splits_within_a_format_s_own_folders(tmp_path: Path) -> None:
