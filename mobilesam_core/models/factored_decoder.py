@@ -1,4 +1,4 @@
-"""The mask decoder for very many prompts on one image: the same numbers with less than half of the work.
+"""The mask decoder for very many prompts on one image: the same numbers with half of the work.
 
 What T tokens write into an image is, at each of its P places, a weighted sum of few rows: one for each head and token.
 So the decoder's image tokens, P x D for every prompt, need not be made at all. Up to a gain and a bias they are
@@ -71,7 +71,7 @@ class FactoredAnswers:
 class FactoredDecoder:
     """Decodes any number of prompts on the image of ``embedding``, ``(1, D, g, g)``, without mask prompts or gradients.
 
-    It first computes what prompts share, which takes as long as five of them.
+    It first computes what prompts share, which takes as long as some six of them.
     """
 
     @torch.no_grad()

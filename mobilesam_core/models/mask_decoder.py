@@ -104,7 +104,8 @@ class MaskDecoder(nn.Module):
         2 x 2. So tokens stay rows to the end, and only the logits, a fraction of the numbers, are put in their places.
         """
         parts = pieces(image[0], len(image)) if torch.is_inference_mode_enabled() else [slice(None)]
-        drawn = [self.finish(F.linear(image[:, part], *self.split_layer), filters) for part in parts]
+        split = self.split_layer
+        drawn = [self.finish(F.linear(image[:, part], *split), filters) for part in parts]
         return self.arrange(drawn[0] if len(drawn) == 1 else torch.cat(drawn, dim=2))
 
     @property

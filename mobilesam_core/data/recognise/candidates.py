@@ -130,7 +130,8 @@ def _add_coco(file: Path, content: Mapping[str, Any], tree: Tree, found: Found) 
     images = [each for each in content["images"] if isinstance(each, dict)]
     names = [each["file_name"] for each in some_of(images, _LOOKED_AT) if isinstance(each.get("file_name"), str)]
     hits = {folder.path: sum((folder.path / name).is_file() for name in names) for folder in tree.folders}
-    folder = tree.most_alike(hits, file)
+    most = max(hits.values())
+    folder = tree.most_alike({path: count for path, count in hits.items() if count == most}, file)
     if folder is None:
         found.remarks.append(f"{file.name} is COCO, but its images, such as {(names or ['?'])[0]}, are not there")
         return

@@ -72,6 +72,14 @@ def test_splits_are_told_by_their_names(target: TargetName, tmp_path: Path) -> N
     assert [Path(source[0].source).relative_to(tmp_path).parts[0] for source in sources] == ["training", "valid"]
 
 
+def test_the_images_of_a_coco_file_are_where_all_of_them_are(tmp_path: Path) -> None:
+    write_set("coco", tmp_path / "set")
+    (tmp_path / "set/annotations.json").rename(tmp_path / "set/train.json")
+    (tmp_path / "set/train").mkdir()
+    shutil.copy(sorted((tmp_path / "set/images").iterdir())[0], tmp_path / "set/train")  # some of another kind
+    assert str(recognise(tmp_path / "set").train.images) == "images"  # type: ignore[union-attr]
+
+
 def test_splits_within_a_format_s_own_folders(tmp_path: Path) -> None:
     """Stems are the same in both splits, as in numbered files."""
     for split, count in (("train", 4), ("val", 2)):
