@@ -12,7 +12,7 @@ from torch import Tensor
 _ENCODER = "image_encoder."
 
 # (official, ours) beginnings of image encoder keys; the first that fits is replaced. MobileSAM counts a patch
-# merging with the stage it ends, timm with the stage it begins.
+# merging with the stage it ends, ours, like timm, with the stage it begins.
 _BEGINNINGS = (
     ("patch_embed.seq.0.", "patch_embed.conv1."),
     ("patch_embed.seq.2.", "patch_embed.conv2."),

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch.nn.functional as F
-from timm.models.tiny_vit import TinyVitBlock
 from torch import Tensor, nn
 
-from mobilesam_core.models.tiny_vit import WindowAttention
+from mobilesam_core.models.tiny_vit_blocks import TinyViTBlock, WindowAttention
 
 
 class DeployedBlock(nn.Module):
@@ -25,13 +24,13 @@ class DeployedBlock(nn.Module):
     Shares the weights of ``block``, but for those of its queries, keys and values, which are copied.
     """
 
-    def __init__(self, block: TinyVitBlock) -> None:
+    def __init__(self, block: TinyViTBlock) -> None:
         super().__init__()
-        self.attention = cast("WindowAttention", block.attn)
+        self.attention = block.attn
         self.local_conv: nn.Module = block.local_conv
         self.norm: nn.Module = block.mlp.norm
         self.activation: nn.Module = block.mlp.act
-        self.window = block.window_size
+        self.window = block.window
         self.query, self.key, self.value = _queries_keys_values(self.attention)
         self.widen, self.narrow = _as_convolution(block.mlp.fc1), _as_convolution(block.mlp.fc2)
 
@@ -56,7 +55,7 @@ class DeployedBlock(nn.Module):
             return cut.reshape(batch * rows * columns, heads, side * side, -1)
 
         scores = windows(self.query) @ windows(self.key).transpose(-2, -1)
-        scores = scores + attention.get_attention_biases(x.device)
+        scores = scores + attention.biases()
         attended = scores.softmax(dim=-1) @ windows(self.value)
         attended = attended.view(batch * rows, columns, heads, side, side, -1).permute(0, 3, 1, 4, 2, 5)
         whole = attended.reshape(batch, rows * side, columns * side, channels)
@@ -67,11 +66,11 @@ class DeployedBlock(nn.Module):
 @contextmanager
 def deployed(part: nn.Module) -> Iterator[None]:
     """Within it, every block of TinyViT in ``part`` is a :class:`DeployedBlock`."""
-    places: list[tuple[Any, str, TinyVitBlock]] = [
+    places: list[tuple[Any, str, TinyViTBlock]] = [
         (parent, name, child)
         for parent in part.modules()
         for name, child in parent.named_children()
-        if isinstance(child, TinyVitBlock)
+        if isinstance(child, TinyViTBlock)
     ]
     for parent, name, block in places:
         parent._modules[name] = DeployedBlock(block)
@@ -89,7 +88,7 @@ def _queries_keys_values(attention: WindowAttention) -> list[nn.Linear]:
     bias = attention.qkv.bias.detach().view(heads, 3, -1)
     layers = []
     for place, scale in enumerate((attention.scale, 1.0, 1.0)):
-        layer = nn.Linear(channels, attention.out_dim, device="meta")
+        layer = nn.Linear(channels, channels, device="meta")
         layer.weight = nn.Parameter(scale * weight[:, place].reshape(-1, channels), requires_grad=False)
         layer.bias = nn.Parameter(scale * bias[:, place].reshape(-1), requires_grad=False)
         layers.append(layer)

@@ -185,7 +185,7 @@ def _shrink_tables(graph: onnx.GraphProto) -> None:
 
 @contextmanager
 def _plain_attention(part: nn.Module) -> Iterator[None]:
-    """SAM's attention as products and a softmax: of timm's fused kernel torch's exporter mistakes the layout."""
+    """SAM's attention as products and a softmax: of the fused kernel torch's exporter mistakes the layout."""
     fused: list[Any] = [module for module in part.modules() if getattr(module, "fused_attn", False)]
     for module in fused:
         module.fused_attn = False

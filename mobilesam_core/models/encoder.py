@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+
+from mobilesam_core.models.norm import LayerNorm2d
 
 
 @dataclass(frozen=True)

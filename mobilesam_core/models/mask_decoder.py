@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from mobilesam_core.models.norm import LayerNorm2d
 from mobilesam_core.models.transformer import TwoWayTransformer
 
 NUM_MASKS = 4

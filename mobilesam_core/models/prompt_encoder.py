@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from mobilesam_core.models.norm import LayerNorm2d
 from mobilesam_core.prompts.tensors import PromptTensors
 from mobilesam_core.prompts.types import PAD
 

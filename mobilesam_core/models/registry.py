@@ -8,13 +8,12 @@ from typing import Any
 
 from mobilesam_core.config.model import EncoderOverrides, ModelConfig, ModelName
 from mobilesam_core.errors import ConfigError
-from mobilesam_core.models.encoder import EncoderSpec
+from mobilesam_core.models.encoder import EncoderSpec, ImageEncoder
 from mobilesam_core.models.initial import initialise_from_scratch
 from mobilesam_core.models.mask_decoder import MaskDecoder
 from mobilesam_core.models.prompt_encoder import PromptEncoder
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.models.tiny_vit import TinyViTEncoder
-from mobilesam_core.models.vit import ViTEncoder
 from mobilesam_core.ops.frame import STRIDE
 
 _STAGE_FIELDS = ("embed_dims", "depths", "num_heads", "window_sizes")
@@ -72,16 +71,24 @@ def build_sam(config: ModelConfig) -> Sam:
             "iou_head_hidden_dim": iou_dim,
         }
     )
-    kind = TinyViTEncoder if encoder.family == "tiny_vit" else ViTEncoder
     decoder = MaskDecoder(spec.embed_dim, spec.decoder_mlp_dim, iou_depth, iou_dim)
     prompt_encoder = PromptEncoder(spec.embed_dim, size, size // STRIDE)
     initialise_from_scratch(prompt_encoder, decoder)
     return Sam(
         resolved,
-        kind(encoder, spec.embed_dim, size, config.encoder.out_indices),
+        _build_encoder(encoder, spec.embed_dim, size, config.encoder.out_indices),
         prompt_encoder,
         decoder,
     )
+
+
+def _build_encoder(spec: EncoderSpec, out_channels: int, img_size: int, out_indices: list[int]) -> ImageEncoder:
+    if spec.family == "tiny_vit":
+        return TinyViTEncoder(spec, out_channels, img_size, out_indices)
+    # Not before it is asked for: its blocks are timm's, which takes as long to import as torch does.
+    from mobilesam_core.models.vit import ViTEncoder
+
+    return ViTEncoder(spec, out_channels, img_size, out_indices)
 
 
 def _encoder_spec(spec: EncoderSpec, overrides: EncoderOverrides) -> EncoderSpec:

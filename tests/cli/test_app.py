@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mobilesam_core import __version__
 
@@ -85,6 +86,28 @@ def test_every_public_name_can_be_had() -> None:
         assert getattr(mobilesam_core, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mobilesam_core.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "photo.png", "--point", "20,30", "--checkpoint", "nano"],
+        ["amg", "photo.png", "--points-per-side", "2", "--checkpoint", "nano"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_masks_do_not_wait_for_what_takes_seconds_to_import(tmp_path: Path, arguments: list[str]) -> None:
+    Image.new("RGB", (60, 40), "grey").save(tmp_path / "photo.png")
+    program = (
+        "import sys\n"
+        "from mobilesam_cli.app import main\n"
+        f"sys.argv = ['mobilesam', *{arguments!r}, '--out', 'masks', '--image-size', '64']\n"
+        "main()\n"
+        "loaded = [name for name in ('torchvision', 'timm', 'torch._dynamo') if name in sys.modules]\n"
+        "sys.exit(f'loaded {loaded}' if loaded else 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
 
 
 def test_version() -> None:

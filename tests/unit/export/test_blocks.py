@@ -2,17 +2,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from timm.models.tiny_vit import TinyVitBlock
 
 from mobilesam_core.checkpoints.loading import open_checkpoint
 from mobilesam_core.export.blocks import DeployedBlock, deployed
-from mobilesam_core.models.tiny_vit import WindowAttention
+from mobilesam_core.models.tiny_vit_blocks import TinyViTBlock
 
 
-def _block(dim: int, heads: int, window: int) -> TinyVitBlock:
+def _block(dim: int, heads: int, window: int) -> TinyViTBlock:
     torch.manual_seed(0)
-    block = TinyVitBlock(dim, heads, window)
-    block.attn = WindowAttention(dim, dim // heads, heads, attn_ratio=1, resolution=(window, window))
+    block = TinyViTBlock(dim, heads, window, mlp_ratio=4.0)
     for value in [*block.parameters(), block.local_conv.bn.running_mean]:
         torch.nn.init.normal_(value, std=0.2)
     return block.eval()

@@ -14,7 +14,7 @@ from mobilesam_core.config.model import EncoderOverrides, ModelConfig
 from mobilesam_core.errors import ConfigError, PromptError
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam, batch_prompts, join_prompts, pixel_statistics
-from mobilesam_core.models.tiny_vit import WindowAttention
+from mobilesam_core.models.tiny_vit_blocks import WindowAttention
 from mobilesam_core.prompts.tensors import prompt_tensors
 from mobilesam_core.prompts.types import Prompt
 
@@ -263,9 +263,9 @@ def test_training_attends_as_inference_does() -> None:
 
 def test_windows_attend_in_mixed_precision() -> None:
     attention = next(m for m in build().modules() if isinstance(m, WindowAttention))
-    assert attention.get_attention_biases(torch.device("cpu")).dtype == torch.float32
+    assert attention.biases().dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert attention.get_attention_biases(torch.device("cpu")).dtype == torch.bfloat16
+        assert attention.biases().dtype == torch.bfloat16
 
 
 @torch.no_grad()
