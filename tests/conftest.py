@@ -17,13 +17,8 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def pytest_configure() -> None:
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is not None and hasattr(os, "sched_setaffinity"):
-        # Of several processes of tests each has a core, and so have the commands that it starts: none waits for others.
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
-    # Alone, two threads serve the small tensors of tests best.
-    torch.set_num_threads(1 if worker is not None else min(2, os.cpu_count() or 1))
+    # One of several processes of tests has a core; alone, two threads serve the small tensors of tests best.
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session")
