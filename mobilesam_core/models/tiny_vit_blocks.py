@@ -39,9 +39,9 @@ class PatchEmbed(nn.Module):
 class MBConv(nn.Module):
     """Wider by a 1 x 1, each channel for itself by a 3 x 3, narrow again by a 1 x 1; a residual around them."""
 
-    def __init__(self, dim: int, expand_ratio: int = 4) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        hidden = dim * expand_ratio
+        hidden = 4 * dim
         self.conv1 = ConvNorm(dim, hidden, 1)
         self.act1 = nn.GELU()
         self.conv2 = ConvNorm(hidden, hidden, 3, groups=hidden)

@@ -102,9 +102,10 @@ def test_masks_do_not_wait_for_what_takes_seconds_to_import(tmp_path: Path, argu
         "import sys\n"
         "from mobilesam_cli.app import main\n"
         f"sys.argv = ['mobilesam', *{arguments!r}, '--out', 'masks', '--image-size', '64']\n"
-        "main()\n"
+        "try: main()\n"
+        "except SystemExit as stop: code = stop.code\n"
         "loaded = [name for name in ('torchvision', 'timm', 'torch._dynamo') if name in sys.modules]\n"
-        "sys.exit(f'loaded {loaded}' if loaded else 0)\n"
+        "sys.exit(f'loaded {loaded}' if loaded else code)\n"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
