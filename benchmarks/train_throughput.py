@@ -37,6 +37,7 @@ from mobilesam_core.data.loader import build_loader
 from mobilesam_core.data.subset import Subset
 from mobilesam_core.data.training_set import TrainingSet
 from mobilesam_core.losses.total import SegLoss
+from mobilesam_core.machine import keep_memory
 from mobilesam_core.models.registry import build_sam
 from mobilesam_core.models.sam import Sam
 from mobilesam_core.ops.layout import NECK
@@ -137,6 +138,8 @@ SIDES = {"ours": train_ours, "reference": train_reference, "cached": train_cache
 def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
     """One epoch in this process."""
     torch.set_num_threads(options.threads)
+    if side != "reference":
+        keep_memory()  # as the command line does
     torch.manual_seed(0)
     data = batches(options.data, options.images + 1, options.objects)
     SIDES[side](data, options.frozen)

@@ -24,6 +24,7 @@ from mobilesam_cli.commands.quantize import quantize
 from mobilesam_cli.commands.report import report
 from mobilesam_cli.commands.train import train
 from mobilesam_cli.errors import report_error
+from mobilesam_core.machine import keep_memory
 
 app = typer.Typer(
     name="mobilesam",
@@ -75,6 +76,7 @@ app.command("doctor")(doctor)
 def main() -> None:
     """Run the command line; every error a user can cause ends here as one sentence and an exit code."""
     _share_cores()
+    keep_memory()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names may hold what the encoding lacks
     try:
