@@ -66,8 +66,10 @@ class Hardware:
     def describe(self) -> str:
         """In a few words."""
         memory = "" if self.memory is None else f", {self.memory / _GIB:.0f} GiB of memory"
-        name = torch.cuda.get_device_name(0) if self.device == "cuda" else f"{available_cores()} CPU cores"
-        return f"{name}{memory}"
+        if self.device == "cuda":
+            return f"{torch.cuda.get_device_name(0)}{memory}"
+        cores = available_cores()
+        return f"{cores} CPU {'core' if cores == 1 else 'cores'}{memory}"
 
 
 @dataclass(frozen=True)

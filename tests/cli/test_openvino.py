@@ -24,11 +24,18 @@ pytest.importorskip("nncf", reason="needs the extra 'openvino'")
 Run = Callable[..., Any]
 
 
+def drawn() -> tuple[np.ndarray, str]:
+    """An image and the box of the largest object on it, which is no matter of opinion."""
+    image, labels = draw_scene(np.random.default_rng(3), 128, DOMAINS["polygons"])
+    areas = np.bincount(labels.ravel())[1:]
+    rows, columns = np.nonzero(labels == areas.argmax() + 1)
+    return image, f"{columns.min()},{rows.min()},{columns.max() + 1},{rows.max() + 1}"
+
+
 @pytest.fixture(scope="module")
 def folder(exported_nano: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shutil.copytree(exported_nano, tmp_path_factory.mktemp("openvino") / "nano")
-    image, _ = draw_scene(np.random.default_rng(3), 128, DOMAINS["polygons"])
-    cv2.imwrite(str(folder / "drawn.png"), image)
+    cv2.imwrite(str(folder / "drawn.png"), drawn()[0])
     return folder
 
 
@@ -46,7 +53,7 @@ def test_quantise_and_run(run_cli: Run, folder: Path, tmp_path: Path) -> None:
     original, quantised = open_exported(encoder), open_exported(tmp_path / "q.xml")
     assert quantised.facts.precision == "int8"
     assert quantised.facts.checkpoint_sha256 == original.facts.checkpoint_sha256
-    prompts = ("--box", "20,20,90,90", "--json", "--overwrite")
+    prompts = ("--box", drawn()[1], "--json", "--overwrite")
     small = ("--onnx-encoder", tmp_path / "q.xml", "--onnx-decoder", decoder, "--out", tmp_path / "p")
     found = run_cli("predict", folder / "drawn.png", *prompts, *small)
     assert found.code == 0, found.err

@@ -62,7 +62,8 @@ def test_drawn_views_come_again_with_other_prompts(make_frozen: MakeFrozen, enco
     validations = 2 * 5  # of drawn images, which are no files: encoded each time
     assert sum(encoded) == 2 * 6 + validations
     plain = train(make_frozen(*overrides, "train.run=plain", "train.cache.use=never"))
-    assert totals(cached.folder) == pytest.approx(totals(plain.folder), rel=2e-3)
+    # The store rounds to float16, and what that changes grows from step to step; other views would differ by tenths.
+    assert totals(cached.folder) == pytest.approx(totals(plain.folder), rel=3e-2)
     encoded.clear()
     train(make_frozen(*overrides, "train.run=again", f"train.cache.folder={tmp_path / 'kept'}"))
     assert sum(encoded) == validations
