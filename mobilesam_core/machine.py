@@ -49,8 +49,8 @@ def keep_memory() -> bool:
 
     glibc asks the system for every block above 32 MiB anew, and gives it back. That a page is there when it is first
     written costs as much as a pass over it: a third of a training step of ``vit_t``'s decoder, a fifth of its encoder.
-    All threads share what is kept. In exchange a process takes up to a fifth more memory, of threads that encode
-    side by side up to three fifths. Other C libraries are left as they are.
+    All threads share what is kept. In exchange a process takes up to three tenths more memory, of threads that
+    encode side by side up to three fifths. Other C libraries are left as they are.
     """
     if sys.platform != "linux":
         return False
