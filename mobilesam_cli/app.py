@@ -24,6 +24,7 @@ from mobilesam_cli.commands.quantize import quantize
 from mobilesam_cli.commands.report import report
 from mobilesam_cli.commands.train import train
 from mobilesam_cli.errors import report_error
+from mobilesam_core.interrupt import interrupts_kept
 from mobilesam_core.machine import keep_memory
 
 app = typer.Typer(
@@ -80,7 +81,10 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: names may hold what the encoding lacks
     try:
-        app()
+        with interrupts_kept():
+            app()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
         if os.environ.get("MOBILESAM_DEBUG"):
             raise

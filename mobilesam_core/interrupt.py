@@ -1,11 +1,15 @@
-"""Ctrl-C and SIGTERM as a request that the loop answers between two steps."""
+"""Ctrl-C and SIGTERM: as a request that a loop answers between two steps, or as an end that nothing hides."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
+
+from mobilesam_core.errors import Interrupted
 
 
 class StopRequest:
@@ -35,3 +39,40 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+
+@contextmanager
+def interrupts_kept() -> Iterator[None]:
+    """While active, what fails after Ctrl-C ends as the ``KeyboardInterrupt`` that it was.
+
+    Python raises it wherever the program is, also inside what native code calls, which may put an exception of
+    its own in its place: of two interrupts while safetensors reads a file, torch turns one into a ``ValueError``
+    that knows nothing of it, and a library that was being imported calls itself broken.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came, and the body ended with another exception; not if that is
+            :class:`~mobilesam_core.errors.Interrupted`, which is an answer to it.
+    """
+    previous = signal.getsignal(signal.SIGINT)
+    # Of a background job it is ignored, and only the main thread may set handlers.
+    if not callable(previous) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        previous(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, previous)

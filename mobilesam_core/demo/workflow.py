@@ -11,6 +11,7 @@ from mobilesam_core.demo.plan import DemoFolder, DemoOptions, claim_folder
 from mobilesam_core.demo.steps import STEPS, Demo, Step
 from mobilesam_core.errors import Interrupted, OutputError
 from mobilesam_core.files import output_error, write_text
+from mobilesam_core.interrupt import interrupts_kept
 from mobilesam_core.progress import NullReporter, Reporter
 
 
@@ -33,7 +34,8 @@ def run_demo(options: DemoOptions, reporter: Reporter | None = None, began: floa
     for number, step in enumerate(STEPS, 1):
         reporter.info(f"[{number}/{len(STEPS)}] {step.title}: {step.about}")
         try:
-            done = _done(step, demo)
+            with interrupts_kept():
+                done = _done(step, demo)
             result = DemoResult(folder.page, planned, (*result.steps, done), time.perf_counter() - began)
             write_text(folder.page, render(result))
         except (KeyboardInterrupt, Interrupted) as error:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors
 from PIL import Image
 
 from mobilesam_core.ops.rle import decode_rle
@@ -137,3 +139,22 @@ def test_a_single_bad_image_and_no_image_at_all(run_cli: Run, options: tuple, tm
     (tmp_path / "none").mkdir()
     empty = run_cli("predict", tmp_path / "none", "--point", "1,1", *options)
     assert empty.code == 2 and "holds no image" in empty.err
+
+
+@pytest.mark.parametrize("error", [ValueError("no shape"), safetensors.SafetensorError("cut short")])
+def test_ctrl_c_while_weights_are_read_is_no_fault_of_theirs(
+    run_cli: Run, photo: Path, options: tuple, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch puts an error of its own in the place of about every second interrupt."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.setattr(safetensors, "safe_open", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+    ran = run_cli("predict", photo, "--point", "20,30", *options)
+    signal.signal(signal.SIGINT, before)
+    assert (ran.code, ran.out, ran.err) == (130, "", "")

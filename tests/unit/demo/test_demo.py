@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_a_stop_before_anything_was_made(tmp_path: Path, chain: Callable[..., No
     chain(stopped)
     with pytest.raises(Interrupted, match="Nothing was made yet"):
         run_demo(small(tmp_path / "demo"))
+
+
+def test_a_stop_that_looks_like_a_fault(tmp_path: Path, chain: Callable[..., None]) -> None:
+    def interrupted(demo: Demo) -> Outcome:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ValueError("what torch makes of it") from None
+        raise AssertionError("the signal did not come")
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+    chain(make("first"), interrupted)
+    with pytest.raises(Interrupted, match=r"stopped in step 2 of 2 \(Step 2\)"):
+        run_demo(small(tmp_path / "demo"))
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, chain: Callable[..., None]) -> None:
