@@ -143,7 +143,8 @@ def test_a_stop_in_any_step_says_what_is_kept(tmp_path: Path, step: int) -> None
         os.killpg(running.pid, signal.SIGINT)
         said += running.stderr
     text = "".join(said)
-    assert running.returncode == 130 and "Traceback" not in text, text
+    # A shell says 130 of both: Python dies of a SIGINT that met it in text it evaluates, as dataclasses are made of.
+    assert running.returncode in (130, -signal.SIGINT) and "Traceback" not in text, text
     assert re.search(rf"The demo was stopped in step ({step}|{step + 1}) of 10", text), text
     assert (tmp_path / "demo/index.html").exists() == ("demo/index.html has the commands" in text)
     assert not list((tmp_path / "demo").rglob(".*.part*"))
