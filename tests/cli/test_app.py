@@ -219,3 +219,20 @@ def test_threads_wait_busily_for_a_moment_only(given: dict[str, str], found: str
         [sys.executable, "-c", program], capture_output=True, text=True, env=plain | given, check=True
     )
     assert ended.stdout.splitlines()[-1] == found
+
+
+def test_garbage_goes_while_a_command_runs_and_not_as_it_ends() -> None:
+    program = (
+        "import atexit, gc, sys\n"
+        "from mobilesam_cli.app import main\n"
+        "class Loop:\n"
+        "    def __init__(self, name): self.me, self.name = self, name\n"
+        "    def __del__(self): print(self.name)\n"
+        "atexit.register(print, 'the end')\n"
+        "stays = Loop('visited at the end')\n"
+        "sys.argv = ['mobilesam', '--version']\n"
+        "try: main()\n"
+        "except SystemExit: Loop('garbage'); gc.collect(); print('still here')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[1:] == ["garbage", "still here", "the end"]
