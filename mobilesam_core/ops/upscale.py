@@ -11,6 +11,7 @@ import numpy as np
 from mobilesam_core.ops.frame import Frame
 
 _STRIPE = 2**19  # bytes of full-resolution logits at a time: they stay in a CPU's cache while they are looked at
+_COLUMNS = 256  # columns to interpolate at a time: few logits reach them, and products with zeros take time
 
 Window = tuple[int, int, int, int]
 
@@ -41,8 +42,8 @@ class MaskUpscaler:
 
     Two bilinear steps with a cut between are one linear map along the rows and one along the columns,
     ``rows @ logits @ columnsᵀ``, whose weights are positive and sum to one. So where logits lie below a level, with
-    their neighbours, no pixel is above it: such parts of the image are not computed at all, and the others stripe by
-    stripe.
+    their neighbours, no pixel is above it, and where they lie above it, every pixel is: only what is between is
+    computed, stripe by stripe.
 
     Args:
         grid: side of the low-resolution logits.
@@ -53,7 +54,7 @@ class MaskUpscaler:
         rows, columns = interpolation(frame, grid)
         self.shape = len(rows), len(columns)
         self._row_reach, self._column_reach = _Reach(rows), _Reach(columns)
-        self._rows, self._columns = convert(rows), convert(columns)
+        self._rows, self._columns, self._convert = convert(rows), convert(columns), convert
 
     def measure(self, logits: Any, threshold: float, offset: float) -> Measured:
         """Measure the masks of ``(M, h, w)`` float32 logits above ``threshold``, and at ``offset`` around it."""
@@ -64,24 +65,35 @@ class MaskUpscaler:
         """The ``(H, W)`` bool mask of ``(h, w)`` float32 logits."""
         mask = np.zeros(self.shape, bool)
         window = self._window(logits, threshold)
-        for top, block in self._stripes(logits, window):
-            left, right = window[2:]
-            mask[top : top + len(block), left:right] = block > threshold
+        left, right = window[2:]
+        for start, stop, weights, wide in self._stripes(logits, window):
+            mask[start:stop, left:right] = np.asarray(weights @ wide) > threshold
         return mask
 
     def _count(self, logits: Any, threshold: float, offset: float) -> list[int]:
         """Areas at the raised, the given and the lowered threshold, then the box."""
-        window = self._window(logits, threshold - offset)
+        low, high = threshold - offset, threshold + offset
+        window = self._window(logits, low)
         top, bottom, left, right = window
         inner = area = outer = 0
         rows, columns = np.zeros(bottom - top, bool), np.zeros(right - left, bool)
-        for start, block in self._stripes(logits, window):
-            outer += np.count_nonzero(block > threshold - offset)
-            inner += np.count_nonzero(block > threshold + offset)
+        # Of a small mask it takes longer to find the parts that need not be computed than to compute them.
+        large = 4 * (bottom - top) * (right - left) > 2 * _STRIPE
+        for start, stop, weights, wide in self._stripes(logits, window):
+            sure, open_columns = 0, slice(None)
+            if large:
+                values = np.asarray(wide)
+                inside = values.min(axis=0) > high
+                sure, open_columns = np.count_nonzero(inside) * (stop - start), (values.max(axis=0) > low) & ~inside
+                wide = self._convert(values[:, open_columns])
+                columns |= inside
+            block = np.asarray(weights @ wide)
             mask = block > threshold
-            area += np.count_nonzero(mask)
-            rows[start - top : start - top + len(mask)] = mask.any(axis=1)
-            columns |= mask.any(axis=0)
+            outer += sure + np.count_nonzero(block > low)
+            inner += sure + np.count_nonzero(block > high)
+            area += sure + np.count_nonzero(mask)
+            rows[start - top : stop - top] = mask.any(axis=1) | (sure > 0)
+            columns[open_columns] |= mask.any(axis=0)
         if not area:
             return [inner, area, outer, 0, 0, 0, 0]
         (y1, y2), (x1, x2) = (np.flatnonzero(line)[[0, -1]].tolist() for line in (rows, columns))
@@ -97,18 +109,30 @@ class MaskUpscaler:
         horizontal = self._column_reach.outputs(int(columns[0]), int(columns[-1]))
         return (*vertical, *horizontal)
 
-    def _stripes(self, logits: Any, window: Window) -> Iterator[tuple[int, np.ndarray]]:
-        """The logits of a window, a few full rows at a time: the first row of each stripe, and its values."""
+    def _stripes(self, logits: Any, window: Window) -> Iterator[tuple[int, int, Any, Any]]:
+        """A window, a few full rows at a time: first row, the row after the last, and the two factors of its logits.
+
+        The first factor interpolates along the columns of the second, which has all columns of the window.
+        """
         top, bottom, left, right = window
         if bottom <= top or right <= left:
             return
-        first, last = self._column_reach.inputs(left, right)
-        wide = logits[:, first:last] @ self._columns[left:right, first:last].T
+        above, below = self._row_reach.inputs(top, bottom)
+        wide = self._widen(logits[above:below], left, right)
         height = max(1, _STRIPE // (4 * (right - left)))
         for start in range(top, bottom, height):
             stop = min(start + height, bottom)
             first, last = self._row_reach.inputs(start, stop)
-            yield start, np.asarray(self._rows[start:stop, first:last] @ wide[first:last])
+            yield start, stop, self._rows[start:stop, first:last], wide[first - above : last - above]
+
+    def _widen(self, logits: Any, left: int, right: int) -> Any:
+        """``(h, right - left)``: rows of logits, interpolated for these columns of the image."""
+        pieces = []
+        for start in range(left, right, _COLUMNS):
+            stop = min(start + _COLUMNS, right)
+            first, last = self._column_reach.inputs(start, stop)
+            pieces.append(logits[:, first:last] @ self._columns[start:stop, first:last].T)
+        return pieces[0] if len(pieces) == 1 else self._convert(np.concatenate(pieces, axis=1))
 
 
 def interpolation(frame: Frame, grid: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,8 @@ from mobilesam_core.ops.resize import restore_masks
 from mobilesam_core.ops.upscale import MaskUpscaler, Measured, interpolation
 from mobilesam_core.runtime.torch_runtime import count_all
 
-SHAPES = [(150, 200), (97, 31), (1, 64), (64, 64), (700, 20), (40, 513)]
+# The last has masks of many stripes, with a middle that need not be computed.
+SHAPES = [(150, 200), (97, 31), (1, 64), (64, 64), (700, 20), (40, 513), (2000, 1500)]
 
 
 def _logits(m: int, seed: int = 0) -> torch.Tensor:
@@ -34,7 +35,7 @@ def _expected(full: torch.Tensor, threshold: float, offset: float) -> tuple[int,
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("threshold", [0.0, 1.5, 30.0])
+@pytest.mark.parametrize("threshold", [0.0, 1.5, 30.0, -30.0])
 @pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
 def test_it_measures_what_restoring_the_whole_mask_would_show(
     shape: tuple[int, int], threshold: float, convert: Callable[[np.ndarray], Any]
