@@ -26,6 +26,7 @@ from mobilesam_cli.commands.quantize import quantize
 from mobilesam_cli.commands.report import report
 from mobilesam_cli.commands.train import train
 from mobilesam_cli.errors import report_error
+from mobilesam_core.errors import Interrupted
 from mobilesam_core.interrupt import interrupts_kept
 from mobilesam_core.machine import keep_memory
 
@@ -87,7 +88,7 @@ def main() -> None:
         with interrupts_kept():
             app()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(Interrupted.exit_code)
     except Exception as error:
         if os.environ.get("MOBILESAM_DEBUG"):
             raise

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -30,6 +33,28 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"sample data not found at {root}; set MOBILESAM_TEST_DATA")
     return root
+
+
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """Ctrl-C interrupts: a shell's background job starts with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def interrupted_as(foreground: None) -> Callable[[Exception], NoReturn]:
+    """Has Ctrl-C come, and raises another error in its place, as native code may that is calling Python."""
+
+    def interrupt(error: Exception) -> NoReturn:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+        raise AssertionError("the signal did not come")
+
+    return interrupt
 
 
 @pytest.fixture(scope="session")

@@ -36,8 +36,8 @@ def run_demo(options: DemoOptions, reporter: Reporter | None = None, began: floa
         try:
             with interrupts_kept():
                 done = _done(step, demo)
-            result = DemoResult(folder.page, planned, (*result.steps, done), time.perf_counter() - began)
-            write_text(folder.page, render(result))
+                result = DemoResult(folder.page, planned, (*result.steps, done), time.perf_counter() - began)
+                write_text(folder.page, render(result))
         except (KeyboardInterrupt, Interrupted) as error:
             raise _interrupted(step, number, folder, error) from error
         except (OSError, OutputError) as error:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -143,18 +142,14 @@ def test_a_single_bad_image_and_no_image_at_all(run_cli: Run, options: tuple, tm
 
 @pytest.mark.parametrize("error", [ValueError("no shape"), safetensors.SafetensorError("cut short")])
 def test_ctrl_c_while_weights_are_read_is_no_fault_of_theirs(
-    run_cli: Run, photo: Path, options: tuple, error: Exception, monkeypatch: pytest.MonkeyPatch
+    run_cli: Run,
+    photo: Path,
+    options: tuple,
+    interrupted_as: Callable[[Exception], NoReturn],
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """torch puts an error of its own in the place of about every second interrupt."""
-
-    def interrupted(*_: object, **__: object) -> None:
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            raise error from None
-
-    monkeypatch.setattr(safetensors, "safe_open", interrupted)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
+    monkeypatch.setattr(safetensors, "safe_open", lambda *_, **__: interrupted_as(error))
     ran = run_cli("predict", photo, "--point", "20,30", *options)
-    signal.signal(signal.SIGINT, before)
     assert (ran.code, ran.out, ran.err) == (130, "", "")

@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
 from threading import Thread
-from typing import Any
+from typing import NoReturn
 
 import pytest
 
 from mobilesam_core.errors import DataError, Interrupted
 from mobilesam_core.interrupt import StopRequest, interrupts_kept
 
+InterruptedAs = Callable[[Exception], NoReturn]
+
 
 @pytest.fixture(autouse=True)
-def as_in_the_foreground() -> Any:
-    """A shell's background job starts with SIGINT ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def handler_is_put_back(foreground: None) -> Iterator[None]:
     yield
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    signal.signal(signal.SIGINT, before)
-
-
-def replace_interrupt_by(error: Exception) -> None:
-    """What native code does that is interrupted in a call back to Python."""
-    try:
-        signal.raise_signal(signal.SIGINT)
-    except KeyboardInterrupt:
-        raise error from None
 
 
 @pytest.mark.parametrize("error", [ValueError("no shape"), ImportError("broken"), DataError("cut short")])
-def test_an_error_in_the_place_of_an_interrupt_ends_as_one(error: Exception) -> None:
+def test_an_error_in_the_place_of_an_interrupt_ends_as_one(interrupted_as: InterruptedAs, error: Exception) -> None:
     with pytest.raises(KeyboardInterrupt) as caught, interrupts_kept():
-        replace_interrupt_by(error)
+        interrupted_as(error)
     assert caught.value.__cause__ is error
 
 
-def test_one_inside_the_other_both_know() -> None:
+def test_one_inside_the_other_both_know(interrupted_as: InterruptedAs) -> None:
     with pytest.raises(KeyboardInterrupt), interrupts_kept():
         try:
             with interrupts_kept():
-                replace_interrupt_by(ValueError())
+                interrupted_as(ValueError())
         except KeyboardInterrupt:
             raise DataError("what became of it further out") from None
 
@@ -52,9 +44,9 @@ def test_what_nobody_interrupted_ends_as_it_is() -> None:
         pass
 
 
-def test_an_answer_to_the_interrupt_is_left() -> None:
+def test_an_answer_to_the_interrupt_is_left(interrupted_as: InterruptedAs) -> None:
     with pytest.raises(Interrupted, match="what is kept"), interrupts_kept():
-        replace_interrupt_by(Interrupted("Says what is kept."))
+        interrupted_as(Interrupted("Says what is kept."))
     with interrupts_kept(), pytest.raises(KeyboardInterrupt):  # as a server that says goodbye
         signal.raise_signal(signal.SIGINT)
 

@@ -105,15 +105,11 @@ class _TellSettings:
         return ""
 
 
+@pytest.mark.usefixtures("foreground")
 def test_workers_ignore_ctrl_c_and_use_one_thread() -> None:
-    # A shell's background job starts with SIGINT ignored: set it, so that there is something to tell apart.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(DataError, match="ignored=True threads=1"):
-            list(build_loader(training_set(_TellSettings()), 1, 1, seed=0))
-        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(DataError, match="ignored=True threads=1"):
+        list(build_loader(training_set(_TellSettings()), 1, 1, seed=0))
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (4, 2), (8, 6), (64, 8)])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -87,19 +87,12 @@ def test_a_stop_before_anything_was_made(tmp_path: Path, chain: Callable[..., No
         run_demo(small(tmp_path / "demo"))
 
 
-def test_a_stop_that_looks_like_a_fault(tmp_path: Path, chain: Callable[..., None]) -> None:
-    def interrupted(demo: Demo) -> Outcome:
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            raise ValueError("what torch makes of it") from None
-        raise AssertionError("the signal did not come")
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
-    chain(make("first"), interrupted)
+def test_a_stop_that_looks_like_a_fault(
+    tmp_path: Path, chain: Callable[..., None], interrupted_as: Callable[[Exception], NoReturn]
+) -> None:
+    chain(make("first"), lambda demo: interrupted_as(ValueError("what torch makes of it")))
     with pytest.raises(Interrupted, match=r"stopped in step 2 of 2 \(Step 2\)"):
         run_demo(small(tmp_path / "demo"))
-    signal.signal(signal.SIGINT, before)
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, chain: Callable[..., None]) -> None:
